@@ -1,0 +1,54 @@
+# Two commands do all the set-up: `make demo` and `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-all check lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+install: $(INSTALLED) ## create .venv from the lock, with the environments of the local images
+
+$(INSTALLED): pyproject.toml constraints.txt inference/requirements.txt workflow/local/images.py
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Kelpie needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m workflow.local.images
+	touch $@
+
+demo: $(INSTALLED) ## from drawn dogs to a served, smoke-tested endpoint, on this machine
+	$(BIN)/kelpie example dogs build/demo/dogs
+	$(BIN)/kelpie local up
+	$(BIN)/kelpie local fault spot-interruption --after-checkpoints 1
+	$(BIN)/kelpie start --local --data build/demo/dogs --watch
+	$(BIN)/kelpie describe --json > build/demo/summary.json
+	$(BIN)/kelpie describe
+	@echo
+	@echo "The endpoint serves. Try:  .venv/bin/kelpie predict build/demo/dogs/test/*/*0.jpg"
+	@echo "The summary is build/demo/summary.json; end the local cloud with:  .venv/bin/kelpie local down"
+
+test: $(INSTALLED) ## the fast tests, real executions among them
+	$(BIN)/python -m pytest
+
+test-all: $(INSTALLED) ## every test that runs offline, slow drills too
+	$(BIN)/python -m pytest -m 'not browser and not aws'
+
+check: $(INSTALLED) ## lint, types, import directions, spelling
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell
+	$(BIN)/python -m cfnlint workflow/stack.yaml
+
+lock: ## write constraints.txt from a fresh environment
+	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet '.[dev]'
+	build/lock/bin/python -m pip freeze --exclude kelpie > constraints.txt
+	rm -rf build/lock
+
+clean: ## remove everything that the targets made
+	-$(BIN)/kelpie local down
+	rm -rf .venv build .kelpie
