@@ -1,0 +1,1 @@
+"""Example data sets that Kelpie makes itself, so that nothing has to be downloaded."""
