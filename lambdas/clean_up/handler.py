@@ -1,0 +1,336 @@
+"""Undo what a failed execution made: a reconciling step per call, until `done`; and say why it failed.
+
+Environment: none of its own (the lock table's name is in the event).
+IAM: dynamodb:GetItem on the lock table; sagemaker:DescribeTrainingJob, sagemaker:StopTrainingJob on
+     `training-job/<project>-*`; sagemaker:DescribeEndpoint, sagemaker:UpdateEndpoint,
+     sagemaker:DeleteEndpoint on `endpoint/<project>` (UpdateEndpoint also on
+     `endpoint-config/<project>-*`); sagemaker:DeleteEndpointConfig on `endpoint-config/<project>-*`;
+     sagemaker:DeleteModel on `model/<project>-*`; sagemaker:UpdateModelPackage on
+     `model-package/<group>/*`; application-autoscaling:DeregisterScalableTarget on
+     `scalable-target/*` (their ARNs are generated).
+Timeout 60 s, memory 256 MB.
+
+Event: {"state": the whole state data, "execution_id", "project", "lock_table"}. Of the state it reads
+names, attempt, endpoint (as it was before the change, with `exists`), train, package, failed, and
+clean_up, its own previous answer.
+Returns {"done", "error", "cause", "actions"}: call again, after a wait, until `done`. `error` and `cause`
+are for the Fail state and the notification; `actions` says what was done, over all calls. It raises nothing
+of its own.
+
+What it does depends on what is there, never on how far the execution believes it came, so it may be
+repeated and may be cut off anywhere. It touches nothing unless the execution owns the lock. A step that
+fails never stops the others; what could not be undone stands at the end of `cause`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+import boto3
+from aws_lambda_powertools import Logger
+from aws_lambda_powertools.utilities.typing import LambdaContext
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+logger = Logger(service="clean-up")
+
+VARIANT = "AllTraffic"
+_BUSY = ("Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting")
+_FAILED = ": failed, "
+_LONGEST_MESSAGE = 700
+# Source: SageMaker API reference, UpdateModelPackage.ApprovalDescription (service model of botocore 1.44.5).
+_LONGEST_APPROVAL_DESCRIPTION = 1024
+
+FIXES: tuple[tuple[str, str], ...] = (
+    ("LockHeld", "wait until that execution ends, or stop it with `kelpie stop`, and start again"),
+    ("InvalidInput", "correct the execution's input and start again"),
+    ("AccessDenied|not authorized|Forbidden", "allow that action in workflow/stack.yaml and deploy it again"),
+    ("InvalidData", "correct the data set or data.s3_uri and start again"),
+    (
+        "ResourceLimitExceeded",
+        "raise that quota in Service Quotas, or choose another training.instance_type or hosting.instance_type",
+    ),
+    (
+        "CapacityError|InsufficientCapacity|MaxWaitTimeExceeded",
+        "start again later, choose another training.instance_type, or set training.managed_spot to false",
+    ),
+    ("MaxRuntimeExceeded", "raise training.max_runtime_seconds or lower training.epochs"),
+    (
+        "QualityGateRefused",
+        "train longer (training.epochs), improve the data, or change gate.min_test_accuracy or gate.max_regression",
+    ),
+    (
+        "SmokeTestFailed",
+        "look at the picture it names, or change smoke_test.min_accuracy or smoke_test.max_latency_ms",
+    ),
+    ("EndpointNotReady|UpdateRolledBack", "read the endpoint's log in /aws/sagemaker/Endpoints and start again"),
+    ("EndpointUnusable", "wait until the endpoint is InService, or delete it if it is Failed, and start again"),
+    ("Throttling|TooManyRequests|Rate exceeded", "start again later"),
+    ("AlgorithmError", "correct what the training log says and start again"),
+)
+"""What to do about an error: the first row whose pattern occurs in its name or its message."""
+
+
+@cache
+def client(service: Literal["application-autoscaling", "dynamodb", "sagemaker"]) -> Any:
+    """Return the client of one AWS service, made once per container and not at import."""
+    return boto3.client(
+        service,
+        config=Config(connect_timeout=5, read_timeout=20, retries={"mode": "standard", "max_attempts": 3}),
+    )
+
+
+@logger.inject_lambda_context
+def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
+    """Take the steps that can be taken now and return whether all is undone."""
+    state = _object(event, "state")
+    me, project, table = (str(event.get(key) or "") for key in ("execution_id", "project", "lock_table"))
+    error, cause = explain(state, me)
+    work = Reconciliation(state, [str(action) for action in _object(state, "clean_up").get("actions") or []])
+    done = True
+    try:
+        owner = _item(table, project).get("owner", "")
+        serving_config = _item(table, f"{project}#serving").get("endpoint_config", "")
+    except (ClientError, BotoCoreError) as problem:
+        work.note("find out who holds the lock", problem)
+    else:
+        if not me or owner != me:
+            work.note("touch nothing, because this execution does not hold the lock")
+        elif work.config and serving_config == work.config:
+            work.note("keep the new model, because it was already promoted")
+        else:
+            done = work.reconcile(cause)
+    undone = [action for action in work.actions if _FAILED in action]
+    if done and undone:
+        cause = f"{cause}; left undone: {'; '.join(undone)}"
+    result = {"done": done, "error": error[:256], "cause": cause[:4000], "actions": work.actions}
+    logger.info("clean-up step", extra=result)
+    return result
+
+
+@dataclass
+class Reconciliation:
+    """The steps back for one execution; `actions` are sentences for people, "<step>: done" or "<step>: failed, why"."""
+
+    state: dict[str, Any]
+    actions: list[str]
+
+    @property
+    def endpoint(self) -> str:
+        """The project's endpoint."""
+        return self._name("endpoint")
+
+    @property
+    def config(self) -> str:
+        """The endpoint config of this execution, whether it exists yet or not."""
+        return self._name("endpoint_config")
+
+    def reconcile(self, cause: str) -> bool:
+        """Take all steps that need no waiting; return False when there is something to wait for."""
+        training = self.stop_training_jobs()
+        endpoint = self.restore_endpoint()
+        if "wait" in (training, endpoint):
+            return False
+        if endpoint == "free" and self.config:
+            model = self._name("model")
+            self.act("delete endpoint config", self.config, "delete_endpoint_config", EndpointConfigName=self.config)
+            self.act("delete model", model, "delete_model", ModelName=model)
+        package = _object(self.state, "package").get("ModelPackageArn")
+        if package:
+            self.act(
+                "reject model package",
+                package,
+                "update_model_package",
+                ModelPackageArn=package,
+                ModelApprovalStatus="Rejected",
+                ApprovalDescription=cause[:_LONGEST_APPROVAL_DESCRIPTION],
+            )
+        return True
+
+    def stop_training_jobs(self) -> str:
+        """Stop every attempt that still runs; return "wait" while one has not ended, else "free"."""
+        base = self._name("training_job")
+        number = _object(self.state, "attempt").get("number")
+        last = number if isinstance(number, int) else 0
+        result = "free"
+        for job in [f"{base}-{attempt}" for attempt in range(last + 1)] if base else []:
+            status = self._training_job_status(job)
+            if status == "Stopping" or (
+                status == "InProgress" and self.act("stop training job", job, "stop_training_job", TrainingJobName=job)
+            ):
+                result = "wait"
+        return result
+
+    def _training_job_status(self, job: str) -> str:
+        try:
+            return str(client("sagemaker").describe_training_job(TrainingJobName=job)["TrainingJobStatus"])
+        except (ClientError, BotoCoreError) as error:
+            if not _is_missing(error):
+                self.note(f"look at training job {job}", error)
+            return ""
+
+    def restore_endpoint(self) -> str:
+        """Put the endpoint back as it was; return "free" when it does not use our config, "wait", or "in use"."""
+        if not self.config:
+            return "free"
+        try:
+            live = client("sagemaker").describe_endpoint(EndpointName=self.endpoint)
+        except (ClientError, BotoCoreError) as error:
+            if _is_missing(error):
+                return "free"
+            self.note(f"look at endpoint {self.endpoint}", error)
+            return "in use"
+        before = _object(self.state, "endpoint")
+        status, ours = live.get("EndpointStatus"), live.get("EndpointConfigName") == self.config
+        if "exists" not in before:  # the execution failed before it could touch the endpoint
+            return "in use" if ours else "free"
+        if status in _BUSY:
+            return "wait"
+        if not ours and status != "UpdateRollbackFailed":
+            return "free"
+        if before["exists"]:
+            return self._put_back(str(before.get("EndpointConfigName") or ""), str(live.get("FailureReason") or ""))
+        return self._delete_endpoint()
+
+    def _put_back(self, previous: str, failure_reason: str) -> str:
+        what = f"put back config {previous} on endpoint"
+        if f"{what} {self.endpoint}: done" in self.actions:
+            self.note(f"{what} {self.endpoint}", failure_reason or "it still has the new config")
+            return "in use"
+        # RetainAllVariantProperties keeps the instances that autoscaling has added.
+        started = self.act(
+            what,
+            self.endpoint,
+            "update_endpoint",
+            missing_is_fine=False,
+            EndpointName=self.endpoint,
+            EndpointConfigName=previous,
+            RetainAllVariantProperties=True,
+        )
+        return "wait" if started else "in use"
+
+    def _delete_endpoint(self) -> str:
+        target = f"endpoint/{self.endpoint}/variant/{VARIANT}"
+        self.act(
+            "deregister scalable target",
+            target,
+            "deregister_scalable_target",
+            "application-autoscaling",
+            ServiceNamespace="sagemaker",
+            ResourceId=target,
+            ScalableDimension="sagemaker:variant:DesiredInstanceCount",
+        )
+        deleted = self.act("delete endpoint", self.endpoint, "delete_endpoint", EndpointName=self.endpoint)
+        return "wait" if deleted else "in use"
+
+    def act(
+        self,
+        what: str,
+        name: str,
+        operation: str,
+        service: Literal["application-autoscaling", "sagemaker"] = "sagemaker",
+        *,
+        missing_is_fine: bool = True,
+        **parameters: Any,
+    ) -> bool:
+        """Call one API and note what came of it; return False when it failed."""
+        try:
+            getattr(client(service), operation)(**parameters)
+        except (ClientError, BotoCoreError) as error:
+            if missing_is_fine and _is_missing(error):
+                return True
+            self.note(f"{what} {name}", error)
+            return False
+        self.note(f"{what} {name}")
+        return True
+
+    def note(self, what: str, problem: Exception | str | None = None) -> None:
+        """Add one line to the actions, in place of an earlier one about the same step."""
+        self.actions = [action for action in self.actions if not action.startswith(f"{what}: ")]
+        self.actions.append(f"{what}: done" if problem is None else f"{what}{_FAILED}{_one_line(str(problem))}")
+
+    def _name(self, key: str) -> str:
+        return str(_object(self.state, "names").get(key) or "")
+
+
+def explain(state: dict[str, Any], execution_id: str) -> tuple[str, str]:
+    """Return the error's name and one sentence: the state that failed, why, and what to do about it."""
+    name, error, message = _what_failed(state)
+    text = f"{error} {message}"
+    fixes = (fix for pattern, fix in FIXES if re.search(pattern, text, re.IGNORECASE))
+    fix = next(fixes, f"look at `kelpie describe {execution_id}`")
+    return error, f"{name} failed: {message.rstrip('. ')}; to fix it, {fix}"
+
+
+def _what_failed(state: dict[str, Any]) -> tuple[str, str, str]:
+    """Return (state, error, message) of what ended the execution; of several caught errors the last."""
+    failed = {name: value for name, value in _object(state, "failed").items() if isinstance(value, dict)}
+    failed.pop("CleanUp", None)
+    if _object(state, "train").get("TrainingJobStatus") == "Completed":
+        failed.pop("Train", None)  # a later attempt made it good
+    if not failed:
+        return "The execution", "ExecutionFailed", "no state recorded an error"
+    name, caught = list(failed.items())[-1]
+    error = str(caught.get("Error") or "States.TaskFailed")
+    return name, error, read_cause(str(caught.get("Cause") or ""), error)
+
+
+def read_cause(cause: str, error: str) -> str:
+    """Take the message for people out of a Catch's Cause.
+
+    It is a Lambda's error or the description of a training job or an endpoint (JSON, perhaps cut off), or text.
+    """
+    try:
+        parsed = json.loads(cause)
+    except (ValueError, RecursionError):
+        found = re.search(r'"(?:errorMessage|FailureReason)"\s*:\s*"((?:[^"\\]|\\.)*)', cause)
+        text = found[1].replace('\\"', '"').replace("\\n", " ") if found else cause
+        return _one_line(re.sub(r"\s*\(Service: .*\)\s*$", "", text)) or _without_cause(error)
+    if isinstance(parsed, dict):
+        reason = parsed.get("errorMessage") or parsed.get("FailureReason")
+        job, endpoint = parsed.get("TrainingJobStatus"), parsed.get("EndpointStatus")
+        if job and (job != "Failed" or not reason):
+            name, detail = parsed.get("TrainingJobName", "the training job"), parsed.get("SecondaryStatus")
+            return _one_line(f"{name} ended {job} ({detail}){': ' if reason else ''}{reason or ''}")
+        if endpoint:
+            name, config = parsed.get("EndpointName", "the endpoint"), parsed.get("EndpointConfigName")
+            return _one_line(f"{name} is {endpoint} with config {config}{': ' if reason else ''}{reason or ''}")
+        if reason:
+            return _one_line(str(reason))
+    return _one_line(cause) or _without_cause(error)
+
+
+def _without_cause(error: str) -> str:
+    return "it took longer than its TimeoutSeconds" if "timed" in error.lower() or "Timeout" in error else error
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _LONGEST_MESSAGE else f"{line[:_LONGEST_MESSAGE]}..."
+
+
+def _object(parent: dict[str, Any], key: str) -> dict[str, Any]:
+    value = parent.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _item(table: str, pk: str) -> dict[str, str]:
+    answer = client("dynamodb").get_item(TableName=table, Key={"pk": {"S": pk}}, ConsistentRead=True)
+    return {key: str(value["S"]) for key, value in answer.get("Item", {}).items() if "S" in value}
+
+
+def _is_missing(error: ClientError | BotoCoreError) -> bool:
+    """SageMaker has no error code for a missing resource, only texts under ValidationException.
+
+    Source: service models of botocore 1.44.5; texts as moto 5.2.5 and public issue reports give them (2026-11-21).
+    """
+    if not isinstance(error, ClientError):
+        return False
+    text = str(error.response.get("Error", {}).get("Message", "")).lower()
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    words = ("could not find", "not found", "does not exist", "no scalable target")
+    return code in ("ObjectNotFoundException", "ResourceNotFound") or any(word in text for word in words)
