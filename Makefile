@@ -41,7 +41,7 @@ check: $(INSTALLED) ## lint, types, import directions, spelling
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell
-	$(BIN)/python -m cfnlint workflow/stack.yaml
+	$(BIN)/cfn-lint workflow/stack.yaml
 
 lock: ## write constraints.txt from a fresh environment
 	rm -rf build/lock && $(PYTHON) -m venv build/lock

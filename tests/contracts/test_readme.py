@@ -1,0 +1,32 @@
+"""The README says what is true: its graph is the definition's, its set-up commands are the Makefile's."""
+
+import re
+from pathlib import Path
+
+from workflow import definition
+from workflow.config import Config
+from workflow.graph import Graph, to_mermaid
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_graph_in_the_readme_is_the_one_of_the_definition() -> None:
+    (drawn,) = re.findall(r"```mermaid\n(.*?)```", README, flags=re.DOTALL)
+    assert drawn == to_mermaid(Graph.from_definition(definition.build(Config())).main_path())
+
+
+def test_exactly_two_make_commands_do_the_set_up() -> None:
+    block = re.search(r"## Run it now\n.*?```console\n(.*?)```", README, flags=re.DOTALL)
+    assert block
+    assert re.findall(r"^make (\S+)", block[1], flags=re.MULTILINE) == ["demo", "test"]
+
+
+def test_ci_runs_the_test_command_of_the_readme() -> None:
+    assert re.search(r"^make test$", (ROOT / ".ci/run").read_text(encoding="utf-8"), flags=re.MULTILINE)
+
+
+def test_every_path_that_the_readme_names_exists() -> None:
+    named = re.findall(r"\]\((?!https?:)([^)#]+)", README)
+    assert named
+    assert [path for path in named if not (ROOT / path).exists()] == []

@@ -1,0 +1,106 @@
+"""What the state machine needs of the stack, and what the stack gives it: the same."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from workflow import config, definition, template
+
+RESOURCES: dict[str, Any] = template.parse(template.TEMPLATE_FILE.read_text())["Resources"]
+
+# The IAM actions behind each integration of the definition. Source: aws-sdk integrations need the action of the same
+# name; the optimised ones, Step Functions developer guide, "Integrate with SageMaker AI", read 2026-11.
+ACTIONS = {
+    "lambda:invoke": {"lambda:InvokeFunction"},
+    "dynamodb:getItem": {"dynamodb:GetItem"},
+    "dynamodb:putItem": {"dynamodb:PutItem"},
+    "dynamodb:deleteItem": {"dynamodb:DeleteItem"},
+    "sns:publish": {"sns:Publish"},
+    "sagemaker:createTrainingJob.sync": {
+        "sagemaker:CreateTrainingJob",
+        "sagemaker:DescribeTrainingJob",
+        "sagemaker:StopTrainingJob",
+        "sagemaker:AddTags",
+        "sagemaker:ListTags",
+        "events:PutRule",
+        "events:PutTargets",
+        "events:DescribeRule",
+        "iam:PassRole",
+    },
+    "sagemaker:createModel": {"sagemaker:CreateModel", "sagemaker:AddTags", "iam:PassRole"},
+    "sagemaker:createEndpointConfig": {"sagemaker:CreateEndpointConfig", "sagemaker:AddTags"},
+    "sagemaker:createEndpoint": {"sagemaker:CreateEndpoint", "sagemaker:AddTags"},
+    "aws-sdk:sagemaker:createModelPackage": {"sagemaker:CreateModelPackage"},
+    "aws-sdk:sagemaker:updateModelPackage": {"sagemaker:UpdateModelPackage"},
+    "aws-sdk:sagemaker:describeEndpoint": {"sagemaker:DescribeEndpoint"},
+    "aws-sdk:sagemaker:updateEndpoint": {"sagemaker:UpdateEndpoint"},
+    "aws-sdk:sfn:describeExecution": {"states:DescribeExecution"},
+    "aws-sdk:s3:copyObject": {"s3:GetObject", "s3:PutObject"},
+    "aws-sdk:applicationautoscaling:putScalingPolicy": {"application-autoscaling:PutScalingPolicy"},
+    # The caller needs what scaling will do. Source: SageMaker developer guide, auto scaling prerequisites.
+    "aws-sdk:applicationautoscaling:registerScalableTarget": {
+        "application-autoscaling:RegisterScalableTarget",
+        "sagemaker:DescribeEndpoint",
+        "sagemaker:DescribeEndpointConfig",
+        "sagemaker:UpdateEndpointWeightsAndCapacities",
+        "cloudwatch:PutMetricAlarm",
+        "cloudwatch:DescribeAlarms",
+        "cloudwatch:DeleteAlarms",
+        "iam:CreateServiceLinkedRole",
+    },
+}
+# Everything at rest is under one key: reading and writing objects, messages, volumes.
+KEY_ACTIONS = {"kms:Decrypt", "kms:GenerateDataKey", "kms:DescribeKey", "kms:CreateGrant"}
+
+
+@pytest.fixture(scope="module")
+def tasks() -> dict[str, dict[str, Any]]:
+    """The Task states of the definition."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        states = definition.build(config.Config())["States"]
+    return {name: state for name, state in states.items() if state["Type"] == "Task"}
+
+
+def granted() -> set[str]:
+    [policy] = RESOURCES["StateMachineRole"]["Properties"]["Policies"]
+    actions: set[str] = set()
+    for statement in policy["PolicyDocument"]["Statement"]:
+        action = statement["Action"]
+        actions |= set(action if isinstance(action, list) else [action])
+    return actions
+
+
+def test_the_state_machines_role_allows_exactly_what_its_states_call(tasks: dict[str, dict[str, Any]]) -> None:
+    integrations = {re.sub(r"^arn:[^:]+:states:::", "", task["Resource"]) for task in tasks.values()}
+    needed = set().union(*(ACTIONS[integration] for integration in integrations))
+    assert granted() == needed | KEY_ACTIONS
+
+
+def test_the_stack_supplies_exactly_the_values_that_the_definition_uses() -> None:
+    supplied = RESOURCES["StateMachine"]["Properties"]["DefinitionSubstitutions"]
+    assert set(supplied) == definition.SUBSTITUTIONS
+
+
+def test_every_lambda_that_the_definition_invokes_may_be_invoked() -> None:
+    [policy] = RESOURCES["StateMachineRole"]["Properties"]["Policies"]
+    [statement] = [
+        statement
+        for statement in policy["PolicyDocument"]["Statement"]
+        if statement["Action"] == "lambda:InvokeFunction"
+    ]
+    allowed = {resource["Fn::GetAtt"][0] for resource in statement["Resource"]}
+    assert {f"{name}Arn" for name in allowed} == {name for name in definition.SUBSTITUTIONS if "Function" in name}
+
+
+def test_a_task_waits_longer_than_its_lambda_may_run(tasks: dict[str, dict[str, Any]]) -> None:
+    checked = 0
+    for name, task in tasks.items():
+        if task["Resource"].endswith("lambda:invoke"):
+            [function] = re.findall(r"\$\{(\w+)Arn\}", task["Parameters"]["FunctionName"])
+            assert task["TimeoutSeconds"] > RESOURCES[function]["Properties"]["Timeout"], name
+            checked += 1
+    assert checked >= 6

@@ -1,0 +1,117 @@
+"""What the integration tests do with a running local cloud."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import tarfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from workflow import executions
+from workflow.account import Account
+from workflow.local import cloud
+from workflow.local.cloud import Connection
+from workflow.stack import StackOutputs
+
+TIME_SCALE = 60.0
+# Enough to train a usable model in seconds; the gate and the smoke test stay on, at what so few pictures can reach.
+SMALL: dict[str, Any] = {
+    "training": {"epochs": 3, "image_size": 96, "checkpoint_interval_steps": 4, "max_runtime_seconds": 600},
+    "gate": {"min_test_accuracy": 0.3, "max_regression": 1.0},
+    "smoke_test": {"min_accuracy": 0.2, "max_latency_ms": 10_000},
+    "hosting": {"target_invocations_per_instance": 4.0, "max_instance_count": 2},
+}
+
+
+@dataclass(frozen=True)
+class LocalCloud:
+    """A running local cloud with the stack deployed, and what tests do with it."""
+
+    home: Path
+    connection: Connection
+    account: Account
+    outputs: StackOutputs
+    data_s3_uri: str
+
+    def start(self, **changes: dict[str, Any]) -> str:
+        """Start an execution with small settings; `training={"epochs": 1}` changes keys of a section."""
+        execution_input: dict[str, Any] = {name: {**section} for name, section in SMALL.items()}
+        execution_input["data"] = {"s3_uri": self.data_s3_uri}
+        for section, values in changes.items():
+            execution_input.setdefault(section, {}).update(values)
+        return executions.start(self.account, self.outputs.state_machine_arn, execution_input)
+
+    def wait(self, execution_arn: str, timeout_seconds: float = 240) -> executions.Execution:
+        """Wait until the execution has ended."""
+        deadline = time.monotonic() + timeout_seconds
+        for execution in executions.follow(self.account, execution_arn, poll_seconds=0.5):
+            if not execution.running:
+                break
+            assert time.monotonic() < deadline, f"still in {execution.visits[-1]} after {timeout_seconds} s"
+        return execution
+
+    def run(self, **changes: dict[str, Any]) -> executions.Execution:
+        """Start an execution and wait until it has ended."""
+        return self.wait(self.start(**changes))
+
+    def evidence(self, execution: executions.Execution) -> dict[str, Any]:
+        """The JSON files of the training job's output.tar.gz, by file name."""
+        assert execution.output is not None
+        bucket, _, key = execution.output["artifacts"]["evidence_s3_uri"].removeprefix("s3://").partition("/")
+        body = self.account.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
+        found = {}
+        with tarfile.open(fileobj=io.BytesIO(body)) as archive:
+            for member in archive.getmembers():
+                if member.name.endswith(".json"):
+                    content = archive.extractfile(member)
+                    assert content is not None
+                    found[Path(member.name).name] = json.load(content)
+        return found
+
+    def training_job(self, execution: executions.Execution) -> dict[str, Any]:
+        """DescribeTrainingJob of the execution's job."""
+        name = executions.training_job_name(self.account, execution.arn)
+        described: dict[str, Any] = self.account.client("sagemaker").describe_training_job(TrainingJobName=name)
+        return described
+
+    def endpoint(self) -> dict[str, Any]:
+        """DescribeEndpoint of the project's endpoint."""
+        described: dict[str, Any] = self.account.client("sagemaker").describe_endpoint(EndpointName="kelpie")
+        return described
+
+    @contextmanager
+    def without_action(self, role_logical_id: str, action: str) -> Iterator[None]:
+        """Take an action out of a role's inline policies for a while."""
+        client = self.account.client("iam")
+        role = self.account.client("cloudformation").describe_stack_resource(
+            StackName="kelpie", LogicalResourceId=role_logical_id
+        )["StackResourceDetail"]["PhysicalResourceId"]
+        names = client.list_role_policies(RoleName=role)["PolicyNames"]
+        before = {name: client.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"] for name in names}
+        taken = 0
+        for name, document in before.items():
+            changed = copy.deepcopy(document)
+            for statement in changed["Statement"]:
+                actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
+                taken += action in actions
+                statement["Action"] = [kept for kept in actions if kept != action] or ["none:None"]
+            client.put_role_policy(RoleName=role, PolicyName=name, PolicyDocument=json.dumps(changed))
+        assert taken, f"{role_logical_id} has no {action}"
+        try:
+            yield
+        finally:
+            for name, document in before.items():
+                client.put_role_policy(RoleName=role, PolicyName=name, PolicyDocument=json.dumps(document))
+
+    def process_ids(self, pattern: str) -> set[int]:
+        """Process ids of the local cloud's processes whose name matches the pattern (fnmatch)."""
+        status = cloud.status(self.home)
+        assert status is not None
+        return {process["pid"] for process in status["processes"] if fnmatch(process["name"], pattern)}

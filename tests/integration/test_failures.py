@@ -1,0 +1,80 @@
+"""Executions that must fail, and leave the account as it was."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+from collections.abc import Callable
+
+from integration.harness import LocalCloud
+
+from workflow import executions
+
+Eventually = Callable[[Callable[[], bool], str, float], None]
+
+
+def left_behind(local_cloud: LocalCloud, execution: executions.Execution) -> list[str]:
+    """Models, endpoint configs and running jobs of an execution, and the lock."""
+    client = local_cloud.account.client("sagemaker")
+    run = hashlib.md5(execution.arn.encode()).hexdigest()
+    found = [item["ModelName"] for item in client.list_models()["Models"]]
+    found += [item["EndpointConfigName"] for item in client.list_endpoint_configs()["EndpointConfigs"]]
+    found += [
+        item["TrainingJobName"]
+        for item in client.list_training_jobs()["TrainingJobSummaries"]
+        if item["TrainingJobStatus"] == "InProgress"
+    ]
+    locked = local_cloud.account.client("dynamodb").get_item(
+        TableName=local_cloud.outputs.lock_table, Key={"pk": {"S": "kelpie"}}
+    )
+    return [name for name in found if run in name] + [str(locked[key]) for key in ("Item",) if key in locked]
+
+
+def test_an_unknown_key_ends_the_execution_before_anything_is_created(local_cloud: LocalCloud) -> None:
+    execution = local_cloud.run(training={"epoch": 3})
+    assert execution.status == "FAILED"
+    assert "training" in execution.cause
+    assert "epoch" in execution.cause
+    assert {visit.name for visit in execution.visits} & {"AcquireLock", "CheckData", "Train"} == set()
+
+
+def test_killing_the_second_host_fails_the_job_and_leaves_nothing(
+    local_cloud: LocalCloud, eventually: Eventually
+) -> None:
+    arn = local_cloud.start(training={"epochs": 200})
+
+    def training() -> bool:
+        name = executions.training_job_name(local_cloud.account, arn)
+        return bool(name and executions.training_curve(local_cloud.account, name))
+
+    eventually(training, "the first training step", 90)
+    (second_host,) = local_cloud.process_ids("*/algo-2")
+    os.kill(second_host, signal.SIGKILL)
+    execution = local_cloud.wait(arn)
+    assert execution.status == "FAILED"
+    assert "Train" in execution.cause
+    assert local_cloud.training_job(execution)["TrainingJobStatus"] == "Failed"
+    assert left_behind(local_cloud, execution) == []
+    assert local_cloud.process_ids("*/algo-*") == set()
+
+
+def test_without_permission_to_read_the_data_the_job_fails_with_access_denied(local_cloud: LocalCloud) -> None:
+    with local_cloud.without_action("TrainingRole", "s3:GetObject"):
+        execution = local_cloud.run()
+    assert execution.status == "FAILED"
+    assert "AccessDenied" in execution.cause
+    assert left_behind(local_cloud, execution) == []
+
+
+def test_a_stopped_execution_stops_its_job_and_does_not_block_the_next(
+    local_cloud: LocalCloud, eventually: Eventually
+) -> None:
+    arn = local_cloud.start(training={"epochs": 200})
+    eventually(lambda: bool(local_cloud.process_ids("*/algo-*")), "the training processes", 90)
+    executions.stop(local_cloud.account, arn)
+    assert local_cloud.wait(arn).status == "ABORTED"
+    eventually(lambda: not local_cloud.process_ids("*/algo-*"), "the end of the training processes", 60)
+    following = local_cloud.run(training={"epochs": 1}, gate={"min_test_accuracy": 1.0})
+    assert "QualityGate" in {visit.name for visit in following.visits}, "the stale lock was not taken over"
+    assert following.status == "FAILED", "the gate passed a model below its threshold"

@@ -1,0 +1,144 @@
+"""The main path, really executed: what a first execution with one spot interruption leaves as evidence."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from integration.harness import LocalCloud
+
+from workflow import executions
+from workflow.summary import summarize
+
+STARTED = re.compile(r"host=(\S+) rank=(\d+) world_size=(\d+) pid=(\d+) resumed_step=(\d+) total_steps=(\d+)")
+
+
+@pytest.fixture(scope="module")
+def starts(local_cloud: LocalCloud, first_execution: executions.Execution) -> dict[str, list[dict[str, int]]]:
+    """What each host logged at each of its starts."""
+    name = executions.training_job_name(local_cloud.account, first_execution.arn)
+    assert name
+    found = {}
+    for host in ("algo-1", "algo-2"):
+        lines = executions.training_log(local_cloud.account, name, host)
+        matches = [match for line in lines if (match := STARTED.search(line))]
+        keys = ("rank", "world_size", "pid", "resumed_step", "total_steps")
+        found[host] = [dict(zip(keys, map(int, match.groups()[1:]), strict=True)) for match in matches]
+    return found
+
+
+def test_the_states_are_visited_in_the_order_of_the_story(first_execution: executions.Execution) -> None:
+    names = list(dict.fromkeys(visit.name for visit in first_execution.visits))
+    story = ["ResolveInput", "AcquireLock", "CheckData", "Train", "QualityGate", "CreateModel", "RegisterVersion",
+             "CreateEndpointConfig", "DescribeEndpoint", "CreateEndpoint", "RegisterScalableTarget",
+             "PutScalingPolicy", "SmokeTest", "PruneOldVersions", "ReleaseLock", "NotifySuccess"]  # fmt: skip
+    assert [name for name in names if name in story] == story
+    assert "UpdateEndpoint" not in names
+
+
+def test_an_interrupted_job_goes_on_in_new_processes_from_its_checkpoint(
+    starts: dict[str, list[dict[str, int]]],
+) -> None:
+    for host, attempts in starts.items():
+        assert len(attempts) == 2, host
+        assert attempts[0]["pid"] != attempts[1]["pid"]
+        assert attempts[0]["resumed_step"] == 0
+        assert 0 < attempts[1]["resumed_step"] < attempts[1]["total_steps"]
+
+
+def test_at_most_one_checkpoint_interval_is_repeated(
+    local_cloud: LocalCloud, first_execution: executions.Execution, starts: dict[str, list[dict[str, int]]]
+) -> None:
+    name = executions.training_job_name(local_cloud.account, first_execution.arn)
+    assert name
+    assert first_execution.output
+    interval = first_execution.output["settings"]["training"]["checkpoint_interval_steps"]
+    lines = executions.training_log(local_cloud.account, name)
+    second_start = max(i for i, line in enumerate(lines) if STARTED.search(line))
+    steps_before = [int(m[1]) for line in lines[:second_start] if (m := re.search(r"\bstep=(\d+)", line))]
+    assert steps_before, "the first attempt logged no step"
+    repeated = max(steps_before) - starts["algo-1"][1]["resumed_step"]
+    assert repeated <= interval
+
+
+def test_the_interruption_is_in_the_description_and_is_not_billed(
+    local_cloud: LocalCloud, first_execution: executions.Execution
+) -> None:
+    job = local_cloud.training_job(first_execution)
+    statuses = [transition["Status"] for transition in job["SecondaryStatusTransitions"]]
+    assert statuses.count("Interrupted") == 1
+    assert (
+        statuses.index("Training")
+        < statuses.index("Interrupted")
+        < len(statuses) - 1 - statuses[::-1].index("Training")
+    )
+    elapsed = (job["TrainingEndTime"] - job["CreationTime"]).total_seconds()
+    assert 0 < job["BillableTimeInSeconds"] < elapsed
+    assert job["EnableManagedSpotTraining"] is True
+
+
+def test_the_hosts_saw_disjoint_pictures_and_ended_with_equal_weights(
+    local_cloud: LocalCloud, first_execution: executions.Execution
+) -> None:
+    evidence = local_cloud.evidence(first_execution)
+    hosts = [evidence["host-0.json"], evidence["host-1.json"]]
+    assert hosts[0]["pid"] != hosts[1]["pid"]
+    assert hosts[0]["weights_sha256"] == hosts[1]["weights_sha256"]
+    epochs = [{epoch["epoch"]: set(epoch["picture_indices"]) for epoch in host["epochs"]} for host in hosts]
+    assert epochs[0].keys() == epochs[1].keys() != set()
+    for number in epochs[0]:
+        assert epochs[0][number]
+        assert epochs[1][number]
+        assert not epochs[0][number] & epochs[1][number]
+
+
+def test_the_metrics_come_from_the_log_through_the_metric_definitions(
+    local_cloud: LocalCloud, first_execution: executions.Execution
+) -> None:
+    job = local_cloud.training_job(first_execution)
+    log = "\n".join(executions.training_log(local_cloud.account, job["TrainingJobName"]))
+    definitions = {
+        definition["Name"]: definition["Regex"] for definition in job["AlgorithmSpecification"]["MetricDefinitions"]
+    }
+    metrics = {metric["MetricName"]: metric["Value"] for metric in job["FinalMetricDataList"]}
+    assert {"train:loss", "valid:accuracy", "test:accuracy"} <= metrics.keys()
+    for name, value in metrics.items():
+        assert value == pytest.approx(float(re.findall(definitions[name], log)[-1]), rel=1e-6)
+
+
+def test_the_summary_agrees_with_the_job_and_the_endpoint(
+    local_cloud: LocalCloud, first_execution: executions.Execution
+) -> None:
+    summary = summarize(local_cloud.account, first_execution.arn)
+    assert summary["status"] == "SUCCEEDED"
+    assert summary["hosts"] == 2
+    assert summary["interruptions"] == 1
+    assert summary["time_scale"] == 60
+    assert summary["endpoint_name"] == "kelpie"
+    assert 0.3 <= summary["test_accuracy"] <= 1
+    assert summary["predictions"]
+    assert summary["cost_usd_estimate"]["total"] > 0
+    assert summary["cost_usd_estimate"]["prices_source"] == "unverified"
+    assert summary["seconds_by_state"]["Train"] > 1
+
+
+def test_the_endpoint_serves_the_model_of_this_execution(
+    local_cloud: LocalCloud, first_execution: executions.Execution
+) -> None:
+    assert first_execution.output
+    names = first_execution.output["names"]
+    config = local_cloud.account.client("sagemaker").describe_endpoint_config(
+        EndpointConfigName=names["endpoint_config"]
+    )
+    assert config["ProductionVariants"][0]["ModelName"] == names["model"]
+
+
+def test_the_lock_is_free_and_the_version_approved(
+    local_cloud: LocalCloud, first_execution: executions.Execution
+) -> None:
+    item = local_cloud.account.client("dynamodb").get_item(
+        TableName=local_cloud.outputs.lock_table, Key={"pk": {"S": "kelpie"}}
+    )
+    assert "Item" not in item
+    packages = local_cloud.account.client("sagemaker").list_model_packages(ModelPackageGroupName="kelpie")
+    assert "Approved" in {p["ModelApprovalStatus"] for p in packages["ModelPackageSummaryList"]}

@@ -1,0 +1,332 @@
+"""Deployed zips, invoked by plain boto3 on the running local cloud."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import textwrap
+import time
+import uuid
+import zipfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from tests.local.conftest import World, wait_until
+
+ECHO = "def handler(event, context): return event"
+PID = "import os\ndef handler(event, context): return os.getpid()"
+
+
+class Function:
+    """A function of the account, made from source."""
+
+    def __init__(self, world: World, role: str, code: str, **settings: Any) -> None:
+        self.world = world
+        self.name = f"function-{uuid.uuid4().hex[:8]}"
+        self.lambda_ = world.client("lambda")
+        files = settings.pop("files", {})
+        self.lambda_.create_function(
+            FunctionName=self.name,
+            Runtime=settings.pop("Runtime", "python3.12"),
+            Handler=settings.pop("Handler", "handler.handler"),
+            Role=role,
+            Code={"ZipFile": package(code, files)},
+            **{"Timeout": 20, "MemorySize": 256, **settings},
+        )
+
+    def invoke(self, event: Any = None, **more: Any) -> dict[str, Any]:
+        response = self.lambda_.invoke(FunctionName=self.name, Payload=json.dumps(event).encode(), **more)
+        return {**response, "Payload": json.loads(response["Payload"].read() or b"null")}
+
+    def __call__(self, event: Any = None) -> Any:
+        answer = self.invoke(event)
+        assert "FunctionError" not in answer, answer["Payload"]
+        return answer["Payload"]
+
+    def error(self, event: Any = None) -> dict[str, Any]:
+        answer = self.invoke(event)
+        assert answer["FunctionError"] == "Unhandled"
+        return answer["Payload"]
+
+    def log(self) -> list[str]:
+        logs = self.world.client("logs")
+        group = f"/aws/lambda/{self.name}"
+        streams = logs.describe_log_streams(logGroupName=group)["logStreams"]
+        events = [
+            event
+            for stream in streams
+            for event in logs.get_log_events(
+                logGroupName=group, logStreamName=stream["logStreamName"], startFromHead=True
+            )["events"]
+        ]
+        return [event["message"] for event in events]
+
+
+def package(code: str, files: dict[str, str] | None = None) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, text in {"handler.py": textwrap.dedent(code), **(files or {})}.items():
+            archive.writestr(name, text)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def role(world: World) -> str:
+    return world.make_role(principal="lambda.amazonaws.com")
+
+
+@pytest.fixture
+def make(world: World, role: str) -> Callable[..., Function]:
+    return lambda code=ECHO, **settings: Function(world, settings.pop("role", role), code, **settings)
+
+
+def test_a_handler_gets_the_event_and_its_answer_comes_back(make: Callable[..., Function]) -> None:
+    assert make()({"breed": "Käl­pie 🐕", "n": [1, 2.5, None]}) == {"breed": "Käl­pie 🐕", "n": [1, 2.5, None]}
+
+
+def test_the_context_describes_the_function(make: Callable[..., Function]) -> None:
+    function = make(
+        """
+        def handler(event, context):
+            return [context.function_name, context.memory_limit_in_mb, context.invoked_function_arn,
+                    context.log_group_name, context.log_stream_name, context.aws_request_id,
+                    context.get_remaining_time_in_millis()]
+        """
+    )
+    name, memory, arn, group, stream, request_id, remaining = function()
+    assert (name, memory, group) == (function.name, "256", f"/aws/lambda/{function.name}")
+    assert arn == f"arn:aws:lambda:us-east-1:123456789012:function:{function.name}"
+    assert "[$LATEST]" in stream
+    assert uuid.UUID(request_id)
+    assert 0 < remaining <= 20_000
+
+
+def test_a_function_sees_its_variables_and_nothing_of_the_servers_environment(
+    make: Callable[..., Function], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "import os\ndef handler(event, context): return dict(os.environ)"
+    environment = make(code, Environment={"Variables": {"ENDPOINT_NAME": "kelpie"}})()
+    assert environment["ENDPOINT_NAME"] == "kelpie"
+    assert environment["AWS_REGION"] == "us-east-1"
+    assert environment["_HANDLER"] == "handler.handler"
+    assert not set(environment) & {"HOME", "USER", "MOTO_PORT", "VIRTUAL_ENV", "PYTHONPATH"}
+
+
+def test_a_function_acts_with_its_own_role(world: World, make: Callable[..., Function]) -> None:
+    code = f"""
+        import boto3
+        def handler(event, context):
+            arn = boto3.client("sts").get_caller_identity()["Arn"]
+            boto3.client("s3").put_object(Bucket={world.bucket!r}, Key="from-lambda", Body=b"x")
+            return arn
+    """
+    allowed = make(code, MemorySize=512)
+    assert ":assumed-role/" in allowed()
+    assert world.keys("from-lambda") == ["from-lambda"]
+    denied = make(code, MemorySize=512, role=world.make_role(deny="s3:PutObject", principal="lambda.amazonaws.com"))
+    error = denied.error()
+    assert "AccessDenied" in error["errorMessage"]
+
+
+def test_a_role_that_does_not_trust_lambda_is_refused(world: World, make: Callable[..., Function]) -> None:
+    with pytest.raises(ClientError, match="cannot be assumed by Lambda"):
+        make(role=world.make_role(principal="states.amazonaws.com")).invoke()
+
+
+def test_an_exception_gives_its_class_name_message_and_stack(make: Callable[..., Function]) -> None:
+    function = make(
+        """
+        class InvalidInput(Exception):
+            pass
+        def handler(event, context):
+            raise InvalidInput("Invalid training.epochs")
+        """
+    )
+    error = function.error()
+    assert (error["errorType"], error["errorMessage"]) == ("InvalidInput", "Invalid training.epochs")
+    assert len(error["stackTrace"]) == 1
+    assert 'handler.py", line 5, in handler' in error["stackTrace"][0]
+    assert uuid.UUID(error["requestId"])
+    assert any(line.startswith("[ERROR] InvalidInput: Invalid training.epochs") for line in function.log())
+
+
+@pytest.mark.parametrize(
+    ("code", "handler", "error_type", "message"),
+    [
+        ("import no_such_thing", "handler.handler", "Runtime.ImportModuleError", "No module named 'no_such_thing'"),
+        ("x = 1", "handler.handler", "Runtime.HandlerNotFound", "Handler 'handler' missing on module 'handler'"),
+        (ECHO, "other.handler", "Runtime.ImportModuleError", "Unable to import module 'other'"),
+        ("def handler(:", "handler.handler", "Runtime.UserCodeSyntaxError", "Syntax error in module 'handler'"),
+        ("raise KeyError('ENDPOINT_NAME')", "handler.handler", "KeyError", "ENDPOINT_NAME"),
+        ("def handler(e, c): return {1, 2}", "handler.handler", "Runtime.MarshalError", "Unable to marshal response"),
+        ("import os\ndef handler(e, c): os._exit(7)", "handler.handler", "Runtime.ExitError", "exit status 7"),
+        ("import sys\nsys.exit(0)", "handler.handler", "Runtime.ExitError", "without providing a reason"),
+    ],
+)
+def test_what_goes_wrong_before_or_after_the_handler_has_awss_name(
+    make: Callable[..., Function], code: str, handler: str, error_type: str, message: str
+) -> None:
+    function = make(code, Handler=handler)
+    for _ in range(2):  # the second one meets a new environment
+        error = function.error()
+        assert error["errorType"] == error_type
+        assert message in error["errorMessage"]
+
+
+def test_a_function_that_takes_too_long_is_ended_and_the_next_invocation_starts_afresh(
+    make: Callable[..., Function],
+) -> None:
+    function = make("import time\ndef handler(event, context): time.sleep(event); return 'slept'", Timeout=1)
+    started = time.monotonic()
+    error = function.error(60)
+    assert error["errorType"] == "Sandbox.Timedout"
+    assert error["errorMessage"].endswith("Error: Task timed out after 1.00 seconds")
+    assert 1 <= time.monotonic() - started < 15
+    assert function(0) == "slept"
+    assert any("Task timed out after 1.00 seconds" in line for line in function.log())
+
+
+def test_a_function_that_takes_too_much_memory_is_ended(make: Callable[..., Function]) -> None:
+    code = """
+        import time
+        def handler(event, context):
+            hog = bytearray(400_000_000)
+            hog[::4096] = b"x" * len(hog[::4096])
+            time.sleep(10)
+    """
+    function = make(code, MemorySize=128)
+    error = function.error()
+    assert error["errorType"] == "Runtime.ExitError"
+    assert error["errorMessage"].endswith("Runtime exited with error: signal: killed")
+    assert any("Error Type: Runtime.OutOfMemory" in line for line in function.log())
+
+
+def test_output_is_logged_between_start_and_report(make: Callable[..., Function]) -> None:
+    function = make(
+        """
+        import logging, sys
+        print("cold start")
+        def handler(event, context):
+            print("to stdout")
+            print("to stderr", file=sys.stderr)
+            logging.getLogger().warning("to the logger")
+        """
+    )
+    answer = function.invoke(LogType="Tail")
+    log = function.log()
+    assert log[0].startswith("START RequestId: ")
+    assert log[0].endswith("Version: $LATEST")
+    assert log[1:4] == ["cold start", "to stdout", "to stderr"]
+    assert log[4].startswith("[WARNING]\t")
+    assert log[4].endswith("\tto the logger")
+    assert log[5].startswith("END RequestId: ")
+    assert "\tMemory Size: 256 MB\tMax Memory Used: " in log[6]
+    assert "Init Duration: " in log[6]
+    assert len(log) == 7
+    assert base64.b64decode(answer["LogResult"]).decode().splitlines() == log
+
+
+def test_the_process_stays_warm_between_invocations(make: Callable[..., Function]) -> None:
+    function = make("calls = []\ndef handler(event, context): calls.append(1); return len(calls)")
+    assert [function(), function(), function()] == [1, 2, 3]
+
+
+def test_new_code_and_new_configuration_start_a_new_process(make: Callable[..., Function]) -> None:
+    function = make(PID)
+    first = function()
+    function.lambda_.update_function_configuration(FunctionName=function.name, Environment={"Variables": {"A": "1"}})
+    second = function()
+    function.lambda_.update_function_code(
+        FunctionName=function.name, ZipFile=package("def handler(e, c): return 'new'")
+    )
+    assert first != second
+    assert function() == "new"
+    assert function.world.process_names().count(f"lambda-{function.name}") == 1
+
+
+def test_invocations_at_the_same_time_run_in_processes_of_their_own(make: Callable[..., Function]) -> None:
+    function = make("import os, time\ndef handler(event, context): time.sleep(1); return os.getpid()")
+    with ThreadPoolExecutor(3) as threads:
+        pids = list(threads.map(lambda _: function(), range(3)))
+    assert len(set(pids)) == 3
+
+
+def test_reserved_concurrency_throttles(world: World, make: Callable[..., Function]) -> None:
+    function = make("import time\ndef handler(event, context): time.sleep(2)")
+    function.lambda_.put_function_concurrency(FunctionName=function.name, ReservedConcurrentExecutions=1)
+    session = world.connection.session()
+    client = session.client(
+        "lambda", endpoint_url=world.connection.endpoint_url, config=Config(retries={"total_max_attempts": 1})
+    )
+    with ThreadPoolExecutor(1) as threads:
+        running = threads.submit(function)
+        wait_until(lambda: f"lambda-{function.name}" in world.process_names())
+        with pytest.raises(client.exceptions.TooManyRequestsException, match="Rate Exceeded"):
+            client.invoke(FunctionName=function.name)
+        running.result()
+
+
+def test_an_asynchronous_invocation_is_accepted_at_once_and_retried_twice(
+    world: World, make: Callable[..., Function]
+) -> None:
+    code = f"""
+        import boto3, time
+        def handler(event, context):
+            s3 = boto3.client("s3")
+            count = s3.list_objects_v2(Bucket={world.bucket!r}, Prefix=event).get("KeyCount", 0)
+            s3.put_object(Bucket={world.bucket!r}, Key=f"{{event}}/{{count}}", Body=b"")
+            raise RuntimeError
+    """
+    prefix = uuid.uuid4().hex
+    answer = make(code, MemorySize=512).invoke(prefix, InvocationType="Event")
+    assert answer["StatusCode"] == 202
+    wait_until(lambda: len(world.keys(prefix)) == 3)
+
+
+def test_a_dry_run_starts_nothing(make: Callable[..., Function]) -> None:
+    function = make()
+    assert function.invoke(InvocationType="DryRun")["StatusCode"] == 204
+    assert f"lambda-{function.name}" not in function.world.process_names()
+
+
+def test_a_deleted_function_leaves_no_process(make: Callable[..., Function]) -> None:
+    function = make()
+    function(1)
+    assert f"lambda-{function.name}" in function.world.process_names()
+    function.lambda_.delete_function(FunctionName=function.name)
+    assert f"lambda-{function.name}" not in function.world.process_names()
+
+
+def test_a_runtime_that_does_not_exist_here_is_named(make: Callable[..., Function]) -> None:
+    with pytest.raises(ClientError, match=r"lambda/nodejs22\.x not found"):
+        make(Runtime="nodejs22.x").invoke()
+
+
+def test_a_large_event_and_answer_pass_and_too_large_ones_are_refused(make: Callable[..., Function]) -> None:
+    function = make(MemorySize=512)
+    assert function("x" * 5_000_000) == "x" * 5_000_000
+    with pytest.raises(ClientError, match="must be smaller than 6291456 bytes"):
+        function.invoke("x" * 6_300_000)
+
+
+def test_an_event_that_is_not_json_is_refused(make: Callable[..., Function]) -> None:
+    function = make()
+    with pytest.raises(ClientError, match="Could not parse request body into json"):
+        function.lambda_.invoke(FunctionName=function.name, Payload=b"{not json")
+
+
+def test_a_function_cannot_import_the_projects_modules(make: Callable[..., Function]) -> None:
+    for module in ("workflow", "sandboxes", "moto"):
+        assert make(f"import {module}").error()["errorType"] == "Runtime.ImportModuleError"
+
+
+def test_a_flood_of_output_is_cut_and_does_not_block(make: Callable[..., Function]) -> None:
+    function = make("def handler(event, context):\n    for n in range(100_000): print(n)\n    return 'done'")
+    assert function() == "done"
+    assert function.log()[-1].startswith("REPORT ")

@@ -1,0 +1,87 @@
+"""The command line: exit codes, and errors that say what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from workflow.watch import sparkline
+
+ROOT = Path(__file__).parents[2]
+
+
+def kelpie(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command in an empty folder."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "KELPIE_HOME": str(cwd / ".kelpie")}
+    return subprocess.run(
+        [sys.executable, "-m", "workflow.cli", *arguments],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("start",), "kelpie start --local"),
+        (("start", "--local", "--data", "nowhere"), "no data folder nowhere"),
+        (("start", "--local", "--input", "{"), "--input is not JSON"),
+        (("start", "--local", "--input", "[1]"), "--input"),
+        (("start", "--local", "--config", "missing.toml"), "missing.toml"),
+    ],
+)
+def test_a_start_that_cannot_work_says_why_before_a_cloud_is_started(
+    tmp_path: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    result = kelpie(*arguments, cwd=tmp_path)
+    assert result.returncode in {1, 2}
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+    assert not (tmp_path / ".kelpie").exists()
+
+
+def test_a_wrong_key_in_the_config_exits_with_2_and_names_the_allowed_keys(tmp_path: Path) -> None:
+    (tmp_path / "kelpie.toml").write_text("[training]\nepoch = 3\n")
+    result = kelpie("definition", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "training.epoch" in result.stderr
+    assert "epochs" in result.stderr
+
+
+@pytest.mark.parametrize("command", [("describe",), ("stop",), ("predict", __file__)])
+def test_what_needs_a_running_cloud_says_how_to_start_one(tmp_path: Path, command: tuple[str, ...]) -> None:
+    result = kelpie(*command, cwd=tmp_path)
+    assert result.returncode == 1
+    assert "kelpie local up" in result.stderr
+
+
+def test_the_definition_and_the_graph_are_printed_offline(tmp_path: Path) -> None:
+    definition = json.loads(kelpie("definition", cwd=tmp_path).stdout)
+    graph = kelpie("graph", cwd=tmp_path).stdout
+    assert graph.startswith("flowchart TD")
+    for state in definition["States"]:
+        assert f'"{state}"' in graph
+
+
+def test_status_without_a_cloud_is_null_as_json(tmp_path: Path) -> None:
+    result = kelpie("local", "status", "--json", cwd=tmp_path)
+    assert (result.returncode, json.loads(result.stdout)) == (0, None)
+
+
+def test_a_sparkline_is_at_most_as_wide_as_asked_and_falls_with_the_values() -> None:
+    line = sparkline([float(value) for value in range(100, 0, -1)], width=10)
+    assert len(line) == 10
+    assert line[0] == "█"
+    assert line[-1] == "▁"
+    assert sparkline([]) == ""
+    assert sparkline([1.0, 1.0]) == "▁▁"

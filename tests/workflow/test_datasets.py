@@ -1,0 +1,78 @@
+"""Data sets: which files are pictures, and that each content is uploaded once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from workflow import datasets
+from workflow.account import Account
+from workflow.errors import KelpieError
+
+
+@pytest.fixture
+def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
+    """An account with a bucket named `data`."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    with mock_aws():
+        account = Account(boto3.Session(region_name="us-east-1"))
+        account.client("s3").create_bucket(Bucket="data")
+        yield account
+
+
+def folder_of(tmp_path: Path, *names: str) -> Path:
+    """A folder with these files; each holds its own name."""
+    for name in names:
+        path = tmp_path / "pictures" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+    return tmp_path / "pictures"
+
+
+def keys(account: Account) -> list[str]:
+    return [item["Key"] for item in account.client("s3").list_objects_v2(Bucket="data").get("Contents", [])]
+
+
+def test_only_pictures_are_uploaded_below_a_prefix_of_their_content(account: Account, tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, "cat/1.jpg", "dog/2.PNG", "dog/notes.txt", "dog/.hidden.jpg", ".git/x/3.jpg")
+    uri = datasets.upload(account, "data", folder)
+    prefix = uri.removeprefix("s3://data/")
+    assert keys(account) == [f"{prefix}cat/1.jpg", f"{prefix}dog/2.PNG"]
+    assert prefix.startswith("datasets/")
+    assert prefix.endswith("/")
+
+
+def test_the_same_content_is_uploaded_once_and_another_content_elsewhere(account: Account, tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, "cat/1.jpg", "dog/2.jpg")
+    first = datasets.upload(account, "data", folder)
+    written = account.client("s3").head_object(Bucket="data", Key=keys(account)[0])["LastModified"]
+    assert datasets.upload(account, "data", folder) == first
+    assert account.client("s3").head_object(Bucket="data", Key=keys(account)[0])["LastModified"] == written
+    (folder / "cat/1.jpg").write_bytes(b"another cat")
+    assert datasets.upload(account, "data", folder) != first
+
+
+def test_progress_counts_every_picture(account: Account, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    datasets.upload(account, "data", folder_of(tmp_path, "a/1.jpg", "b/1.jpg"), lambda *counts: seen.append(counts))
+    assert seen == [(1, 2), (2, 2)]
+
+
+@pytest.mark.parametrize("names", [(), ("1.jpg", "2.jpg"), ("cat/1.jpg", "cat/2.jpg"), ("cat/1.txt", "dog/2.txt")])
+def test_a_folder_without_two_classes_is_refused_and_says_what_it_expects(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    (tmp_path / "pictures").mkdir()
+    with pytest.raises(KelpieError, match="class folders") as error:
+        datasets.pictures(folder_of(tmp_path, *names))
+    assert "<class>/*.jpg" in error.value.detail
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(KelpieError, match=r"no data folder .*nowhere"):
+        datasets.pictures(tmp_path / "nowhere")

@@ -1,0 +1,352 @@
+"""Train an image classifier: knobs, set-up, data, loop, evaluation, archive. To be read from top to bottom.
+
+One process of this runs per host without GPUs, or per GPU. Whatever interrupts it, started again with the same flags
+and the same checkpoints it ends with the same weights. Shape suffixes: N pictures, C channels, H/W size, K classes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import itertools
+import json
+import math
+import os
+import shutil
+import signal
+import sys
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.multiprocessing.spawn import ProcessExitedException, spawn
+
+from inference.contract import ModelContract
+from training import checkpoint, data, evaluate, export
+from training.backbones import BackboneError, build, calibrate
+from training.checkpoint import CheckpointError
+from training.data import DataError, DataSet, Picture
+from training.distributed import (
+    DistributedError,
+    Hosts,
+    Worker,
+    broadcast_bytes,
+    connected,
+    hosts,
+    require_agreement,
+    sum_in_order,
+)
+from training.export import ExportError
+from training.settings import Folders, Settings, SettingsError, failure_path, parse
+from training.trainee import Trainee, Validation, learning_rate, to_batch
+
+EXIT_FAILED, EXIT_INTERRUPTED = 1, 128 + signal.SIGTERM
+LOG_INTERVAL_STEPS = 5
+CALIBRATION_PICTURES = 64
+MAX_LISTED_PICTURES = 10_000
+
+EXPECTED_ERRORS = (SettingsError, DataError, BackboneError, CheckpointError, DistributedError, ExportError)
+
+
+# --- set-up ----------------------------------------------------------------------------------------------------------
+
+
+class Interruption:
+    """SIGTERM: noted while the loop runs, so that it ends at a step boundary; at any other time it ends at once."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self.in_loop = False
+
+    def __call__(self, _signal: int, _frame: FrameType | None) -> None:
+        self.requested = True
+        if not self.in_loop:
+            raise SystemExit(EXIT_INTERRUPTED)
+
+
+def log(**values: object) -> None:
+    """Print `name=value ...` on one line; a `__` in a name stands for the colon of a metric (`train__loss`)."""
+    print(" ".join(f"{name.replace('__', ':')}={value}" for name, value in values.items()), flush=True)
+
+
+def keep_freed_memory() -> None:
+    """Stop glibc from handing large blocks back to the kernel and fetching them again at every layer.
+
+    This more than doubles a CPU's pictures per second. Other C libraries do not have the call, and keep their habits.
+    """
+    m_trim_threshold, m_mmap_threshold = -1, -3  # glibc's malloc.h
+    with contextlib.suppress(AttributeError, OSError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(m_trim_threshold, 1 << 30)
+        libc.mallopt(m_mmap_threshold, 1 << 30)
+
+
+class Loader:
+    """Decodes the pictures of the next step while the current one computes."""
+
+    def __init__(self, pictures: Sequence[Picture], settings: Settings, pool: ThreadPoolExecutor) -> None:
+        self.pictures, self.settings, self.pool = pictures, settings, pool
+        self.input = export.input_contract(settings)
+
+    def _augmented(self, epoch: int, index: int) -> NDArray[np.float32]:
+        # The key of the epoch's order is (seed, epoch); this one is longer and never ends in zero, so they differ.
+        return data.augmented(self.pictures[index], self.input, (self.settings.seed, epoch, index + 1))
+
+    def batches(
+        self, epoch: int, wanted: Iterable[NDArray[np.int64]]
+    ) -> Iterator[tuple[NDArray[np.int64], list[NDArray[np.float32]]]]:
+        """For each array of indices: the indices and their pictures (C, H, W)."""
+        ahead: list[tuple[NDArray[np.int64], list[Future[NDArray[np.float32]]]]] = []
+        for indices in itertools.chain(wanted, [None]):
+            if indices is not None:
+                ahead.append((indices, [self.pool.submit(self._augmented, epoch, int(i)) for i in indices]))
+            if ahead and (len(ahead) > 1 or indices is None):
+                due, futures = ahead.pop(0)
+                yield due, [future.result() for future in futures]
+
+
+# --- the run ---------------------------------------------------------------------------------------------------------
+
+
+def run(settings: Settings, folders: Folders, worker: Worker, interruption: Interruption) -> None:
+    """Train, evaluate and write the archive, as one of the job's processes."""
+    torch.use_deterministic_algorithms(True, warn_only=worker.device.type == "cuda")
+    threads = torch.get_num_threads()
+    first = worker.rank == 0
+
+    # data
+    pictures = data.scan(folders.data)
+    for split in ("train", "valid", "test") if first else ():
+        print(f"{len(getattr(pictures, split))} {split} pictures of {len(pictures.classes)} classes", flush=True)
+
+    # model
+    model = build(
+        settings.backbone, len(pictures.classes), source=settings.weights, path=folders.weights, seed=settings.seed
+    )
+    if settings.weights == "none":
+        some = pictures.train[:: -(-len(pictures.train) // CALIBRATION_PICTURES)]
+        calibrate(model, to_batch([data.plain(p, export.input_contract(settings)) for p in some], torch.device("cpu")))
+    trainee = Trainee(settings, model, worker.device)
+    result_settings = {k: v for k, v in asdict(settings).items() if k != "checkpoint_interval_steps"}
+    identity = json.dumps([result_settings, pictures.manifest_sha256, export.weights_sha256(model)], sort_keys=True)
+    fingerprint = hashlib.sha256(identity.encode()).hexdigest()
+    require_agreement(worker, "pictures, settings or weights", fingerprint)
+
+    # resume
+    steps_per_epoch = len(data.epoch_batches(len(pictures.train), settings.batch_size, settings.seed, 0))
+    total_steps = settings.epochs * steps_per_epoch
+    payload = checkpoint.newest(folders.checkpoints) if first else None
+    payload = broadcast_bytes(worker, payload, "resuming from rank 0's checkpoint")
+    step = 0
+    if payload:
+        state = checkpoint.decode(payload)
+        if state["fingerprint"] != fingerprint:
+            raise CheckpointError(
+                f"{folders.checkpoints} has checkpoints of a run with other pictures, settings or weights: "
+                "use an empty folder, or the same values"
+            )
+        step = int(state["step"])
+        trainee.restore(state)
+    resumed_step = step
+    log(
+        host=worker.host, rank=worker.rank, world_size=worker.world_size, pid=os.getpid(), resumed_step=step,
+        total_steps=total_steps,
+    )  # fmt: skip
+
+    # loop
+    seen: dict[int, list[int]] = {}
+    with ThreadPoolExecutor(threads) as pool:
+        loader = Loader(pictures.train, settings, pool)
+        validation = Validation(
+            trainee, worker, pictures.valid, lambda some: pool.map(lambda p: data.plain(p, loader.input), some)
+        )
+        interruption.in_loop = True
+        while step < total_steps:
+            epoch = step // steps_per_epoch
+            batches = data.epoch_batches(len(pictures.train), settings.batch_size, settings.seed, epoch)
+            batches = batches[step % steps_per_epoch :]
+            own = [[np.array_split(batch, worker.shard_count)[i] for i in worker.shards] for batch in batches]
+            flat = (indices for shards in own for indices in shards)
+            loaded = loader.batches(epoch, flat)
+            for batch in batches:
+                shard_sums = []
+                for indices, pictures_CHW in itertools.islice(loaded, len(worker.shards)):
+                    seen.setdefault(epoch + 1, []).extend(int(i) for i in indices)
+                    if len(indices) == 0:
+                        shard_sums.append(trainee.no_sums(interruption.requested))
+                        continue
+                    x_NCHW = to_batch(pictures_CHW, worker.device)
+                    y_N = torch.tensor([pictures.train[i].label for i in indices], device=worker.device)
+                    shard_sums.append(trainee.shard_sums(x_NCHW, y_N, len(batch), interruption.requested))
+                sums = sum_in_order(worker, shard_sums)
+                trainee.update(sums, learning_rate(settings, step, total_steps))
+                step += 1
+                loss, stop = sums[-2:].tolist()
+                if not math.isfinite(loss):
+                    raise DataError(f"the loss is {loss} at step {step}: try a lower --learning-rate")
+                if first and (step % LOG_INTERVAL_STEPS == 0 or step == total_steps):
+                    log(epoch=epoch + 1, step=step, train__loss=f"{loss:.4f}")
+                if first and (step % settings.checkpoint_interval_steps == 0 or step == total_steps or stop):
+                    whole = {"step": step, "fingerprint": fingerprint, **trainee.state()}
+                    checkpoint.save(folders.checkpoints, step, checkpoint.encode(whole))
+                if stop:
+                    print(f"interrupted: stopped after step {step} of {total_steps}", flush=True)
+                    raise SystemExit(EXIT_INTERRUPTED)
+            if pictures.valid:
+                valid_loss, valid_accuracy = validation.score()
+                if first:
+                    log(
+                        epoch=epoch + 1, step=step, valid__loss=f"{valid_loss:.4f}",
+                        valid__accuracy=f"{valid_accuracy:.4f}",
+                    )  # fmt: skip
+    interruption.in_loop = False
+    if interruption.requested:
+        raise SystemExit(EXIT_INTERRUPTED)
+
+    # export
+    weights_sha256 = export.weights_sha256(trainee.model)
+    require_agreement(worker, "weights after training", weights_sha256)
+    trained = {
+        "settings": asdict(settings),
+        "picture_counts": {split: len(getattr(pictures, split)) for split in ("train", "valid", "test")},
+        "manifest_sha256": pictures.manifest_sha256,
+        "weights_sha256": weights_sha256,
+        "world_size": worker.world_size,
+        "training_job": os.environ.get("TRAINING_JOB_NAME", ""),
+    }
+    contract = export.model_contract(settings, pictures.classes, trained)
+    onnx_path = folders.model / "model.onnx"
+    if first:
+        folders.model.mkdir(parents=True, exist_ok=True)
+        export.to_onnx(trainee.model, contract, onnx_path)
+    onnx = broadcast_bytes(worker, onnx_path.read_bytes() if first else None, "waiting for rank 0's model.onnx")
+
+    # evaluation: what is measured is what will be served
+    predicted = evaluate.predicted_labels(worker, onnx, contract, pictures.test, threads)
+    matrix = evaluate.confusion(pictures.test, predicted, len(pictures.classes))
+    evaluation = evaluate.report(pictures.classes, matrix)
+    contender = evaluate.champion(folders.champion, pictures.classes)
+    comparable = contender.contract is not None
+    evaluation["champion"] = {"comparable": comparable, "reason": contender.reason, "accuracy": None}
+    if comparable:
+        labels = evaluate.champion_labels(worker, contender, pictures.classes, pictures.test, threads)
+        evaluation["champion"]["accuracy"] = float(np.mean(labels == [p.label for p in pictures.test]))
+
+    # archive and evidence
+    folders.output.mkdir(parents=True, exist_ok=True)
+    listed = len(pictures.train) <= MAX_LISTED_PICTURES
+    host_file = {
+        "rank": worker.rank,
+        "world_size": worker.world_size,
+        "host": worker.host,
+        "pid": os.getpid(),
+        "resumed_step": resumed_step,
+        "total_steps": total_steps,
+        "checkpoint_interval_steps": settings.checkpoint_interval_steps,
+        "epochs": [
+            {"epoch": epoch, "picture_count": len(indices)} | ({"picture_indices": indices} if listed else {})
+            for epoch, indices in seen.items()
+        ],
+        "weights_sha256": weights_sha256,
+    }
+    (folders.output / f"host-{worker.rank}.json").write_text(json.dumps(host_file))
+    if first:
+        check_and_write(folders, trainee, contract, onnx, pictures, evaluation, threads)
+        log(test__accuracy=f"{evaluation['accuracy']:.4f}")
+        if comparable:
+            log(champion__test_accuracy=f"{evaluation['champion']['accuracy']:.4f}")
+        else:
+            print(f"champion: not comparable: {contender.reason}", flush=True)
+
+
+def check_and_write(
+    folders: Folders,
+    trainee: Trainee,
+    contract: ModelContract,
+    onnx: bytes,
+    pictures: DataSet,
+    evaluation: dict[str, Any],
+    threads: int,
+) -> None:
+    """Compare ONNX Runtime with PyTorch, then write everything else that rank 0 writes."""
+    some = pictures.test[: evaluate.BATCH]
+    logits_NK = next(evaluate.predict(evaluate.session(onnx, threads), some, contract.input))
+    x_NCHW = to_batch([data.plain(picture, contract.input) for picture in some], trainee.device)
+    difference = export.check_agreement(trainee.model, x_NCHW, logits_NK)
+    print(f"model.onnx agrees with the trained model: largest difference of a logit {difference:.1e}", flush=True)
+    accuracy = {"test_accuracy": evaluation["accuracy"], "onnx_max_logit_difference": difference}
+    export.write_rest(folders.model, trainee.model, replace(contract, training=contract.training | accuracy))
+    (folders.output / "evaluation.json").write_text(json.dumps(evaluation, indent=2) + "\n")
+    for name, picture in evaluate.smoke_pictures(pictures.classes, pictures.test):
+        target = folders.output / "smoke" / name / picture.path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(picture.path, target)
+
+
+# --- processes -------------------------------------------------------------------------------------------------------
+
+
+def work(local_rank: int, settings: Settings, folders: Folders, group: Hosts) -> None:
+    """One process of the job, from joining the others to leaving them."""
+    interruption = Interruption()
+    signal.signal(signal.SIGTERM, interruption)
+    keep_freed_memory()
+    with reported(folders.failure), connected(group, local_rank, os.environ) as worker:
+        run(settings, folders, worker, interruption)
+
+
+@contextlib.contextmanager
+def reported(failure: Path | None) -> Iterator[None]:
+    """Turn an error into a message on stderr and in SageMaker's failure file, and exit code 1."""
+    try:
+        yield
+    except Exception as error:
+        expected = isinstance(error, EXPECTED_ERRORS)
+        if not expected:
+            traceback.print_exc()
+        message = str(error) if expected else f"{type(error).__name__}: {error}"
+        print(f"training failed: {message}", file=sys.stderr, flush=True)
+        if failure is not None:
+            failure.parent.mkdir(parents=True, exist_ok=True)
+            failure.write_text(message)
+        raise SystemExit(EXIT_FAILED) from None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the flags `argv` (default: the command line's) on this host; returns the exit code.
+
+    Exits with 1 on failure, with 143 after SIGTERM (the checkpoints are complete then).
+    """
+    with reported(failure_path(os.environ)):
+        settings, folders = parse(sys.argv[1:] if argv is None else argv)
+    with reported(folders.failure):
+        group = hosts(os.environ)
+    if group.gpu_count > 1 and "LOCAL_RANK" not in os.environ:
+        return work_per_gpu(settings, folders, group)
+    work(0, settings, folders, group)
+    return 0
+
+
+def work_per_gpu(settings: Settings, folders: Folders, group: Hosts) -> int:
+    """One process per GPU of this host. Not run by this project so far: its machines have no GPU."""
+    children = spawn(work, (settings, folders, group), group.gpu_count, join=False)  # type: ignore[no-untyped-call]
+
+    def forward(signal_number: int, _frame: FrameType | None) -> None:
+        for pid in children.pids():
+            os.kill(pid, signal_number)
+
+    signal.signal(signal.SIGTERM, forward)
+    try:
+        while not children.join():
+            pass
+    except ProcessExitedException as error:
+        return int(error.exit_code)
+    return 0

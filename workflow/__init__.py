@@ -1,0 +1,1 @@
+"""What runs on the operator's machine and describes AWS: settings, state machine, stack, executions, local cloud."""

@@ -1,0 +1,345 @@
+"""Everything that can be set: the schema of `kelpie.toml` and of an execution's input.
+
+Each field has its unit, its range and its default here and nowhere else. From this one source come the checks of
+`kelpie.toml`, the JSON Schema that the ResolveInput Lambda checks inputs with, the defaults that it merges them into,
+and docs/reference/settings.md. Importing this module is cheap: it needs no AWS library.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from workflow.errors import ConfigError
+from workflow.names import MAX_PROJECT_LENGTH
+
+DEFAULT_FILE = Path("kelpie.toml")
+
+S3_FOLDER = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/([^/\s\x24{}][^\s\x24{}]*/)?$"
+"""A bucket or a folder in it. The slash at the end is required: without it `dogs` would also match `dogs-old/`."""
+
+# Look-arounds would be clearer than "t and then no digit", but pydantic's regular expressions have none.
+HOSTING_INSTANCE = r"^ml\.([a-su-z][a-z0-9-]*|t[a-z][a-z0-9-]*)\.[a-z0-9-]+$"
+"""An instance type that can scale automatically: burstable ones (ml.t2, ml.t3, ...) cannot.
+
+Source: SageMaker developer guide, automatic scaling prerequisites, read 2026-11.
+"""
+
+ONE_DAY = 86_400
+
+ORDER_RULES: list[list[str]] = [
+    ["hosting.min_instance_count", "<=", "hosting.max_instance_count"],
+    ["training.instance_count", "<=", "training.batch_size"],
+]
+"""Rules between two settings, which JSON Schema cannot say."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+
+class DataSettings(Section):
+    """The pictures to learn from."""
+
+    s3_uri: Annotated[str, Field(pattern=S3_FOLDER, max_length=1024)] = "s3://${DataBucket}/datasets/default/"
+    """Folder of the pictures, ending with a slash: `train/<class>/*`, `valid/`, `test/`, or just `<class>/*`.
+    Default: the folder `datasets/default/` of the project's own data bucket."""
+
+
+class TrainingSettings(Section):
+    """The model, how it learns, and the machines it learns on."""
+
+    backbone: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)] = "efficientnet_lite0"
+    """Name of the network: `efficientnet_lite0` or one of torchvision's classification models."""
+    weights: Literal["channel", "package", "hub", "none"] = "channel"
+    """Where the pre-trained weights come from: the `weights` channel, an installed package, a hub (needs the
+    internet, so not under network isolation), or nowhere."""
+    trainable: Literal["head", "all"] = "head"
+    """What is trained: only the classifier on top, or every layer."""
+    epochs: Annotated[int, Field(ge=1, le=1000)] = 3
+    """How many times training goes through all pictures."""
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] = 32
+    """Pictures per step over all hosts together; each host takes its share."""
+    image_size: Annotated[int, Field(ge=32, le=1024, multiple_of=32)] = 160
+    """Width and height, in pixels, that pictures are brought to."""
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.006
+    """Step size of the optimiser at its peak."""
+    seed: Annotated[int, Field(ge=0, le=2_147_483_647)] = 0
+    """Everything random is derived from this number."""
+    checkpoint_interval_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 10
+    """Steps between two checkpoints: what an interruption can cost at most."""
+    instance_type: Annotated[str, Field(pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9-]+$", max_length=63)] = "ml.c5.xlarge"
+    """Instance type of each training host."""
+    instance_count: Annotated[int, Field(ge=1, le=100)] = 2
+    """Number of training hosts."""
+    volume_size_gb: Annotated[int, Field(ge=1, le=16_384)] = 30
+    """Size of each host's volume, in GB: the pictures and the checkpoints must fit."""
+    managed_spot: bool = True
+    """Train on spare capacity, which costs less and may be interrupted; training resumes from its checkpoint."""
+    max_runtime_seconds: Annotated[int, Field(ge=60, le=5 * ONE_DAY)] = 7200
+    """Longest time of training itself, in seconds; a job that takes longer is stopped and the execution fails."""
+    max_spot_wait_seconds: Annotated[int, Field(ge=60, le=5 * ONE_DAY)] = 7200
+    """Longest time to wait for spot capacity, in seconds, on top of `max_runtime_seconds`."""
+
+
+class GateSettings(Section):
+    """What a model must reach on the test pictures before it may be deployed."""
+
+    min_test_accuracy: Annotated[float, Field(ge=0, le=1)] = 0.9
+    """Smallest share of test pictures that must be classified correctly."""
+    max_regression: Annotated[float, Field(ge=0, le=1)] = 0.02
+    """By how much the accuracy may be lower than that of the model that serves now, on the same pictures."""
+
+
+class HostingSettings(Section):
+    """The machines behind the endpoint, and when there are more or fewer of them."""
+
+    instance_type: Annotated[str, Field(pattern=HOSTING_INSTANCE, max_length=63)] = "ml.c5.large"
+    """Instance type of the endpoint. Burstable types (ml.t2, ml.t3, ...) cannot scale automatically."""
+    min_instance_count: Annotated[int, Field(ge=1, le=100)] = 1
+    """Number of instances that always run; not above `max_instance_count`."""
+    max_instance_count: Annotated[int, Field(ge=1, le=100)] = 3
+    """Largest number of instances."""
+    target_invocations_per_instance: Annotated[float, Field(gt=0, le=1_000_000)] = 600.0
+    """Requests per instance and MINUTE that autoscaling aims at: more adds instances, fewer removes them."""
+    scale_in_cooldown_seconds: Annotated[int, Field(ge=0, le=3600)] = 300
+    """Time after removing instances before more are removed, in seconds."""
+    scale_out_cooldown_seconds: Annotated[int, Field(ge=0, le=3600)] = 60
+    """Time after adding instances before more are added, in seconds."""
+
+
+class SmokeTestSettings(Section):
+    """What the endpoint must answer for a few known pictures before the new model is promoted."""
+
+    min_accuracy: Annotated[float, Field(ge=0, le=1)] = 0.7
+    """Smallest share of the known pictures that must be classified correctly."""
+    max_latency_ms: Annotated[int, Field(ge=1, le=60_000)] = 5000
+    """Longest time that an answer may take, in milliseconds."""
+
+
+class ExecutionInput(Section):
+    """The sections that the input of an execution may override, for this execution only."""
+
+    data: DataSettings = DataSettings()
+    training: TrainingSettings = TrainingSettings()
+    gate: GateSettings = GateSettings()
+    hosting: HostingSettings = HostingSettings()
+    smoke_test: SmokeTestSettings = SmokeTestSettings()
+
+
+class ProjectSettings(Section):
+    """What everything is called."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]*[a-z0-9])?$", max_length=MAX_PROJECT_LENGTH)] = "kelpie"
+    """Name of the project: also of the endpoint, and the beginning of every other name."""
+
+
+class AwsSettings(Section):
+    """Where it is deployed."""
+
+    region: Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9]$")] = "us-east-1"
+    """AWS Region."""
+
+
+class VpcSettings(Section):
+    """The network that training jobs and models run in; leave both lists empty to use none of your own."""
+
+    subnet_ids: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^subnet-[0-9a-z]+$")], ...], Field(max_length=16, strict=False)
+    ] = ()
+    """Subnets, at most 16."""
+    security_group_ids: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^sg-[0-9a-z]+$")], ...], Field(max_length=5, strict=False)
+    ] = ()
+    """Security groups, at most 5. Training on several hosts needs one that allows traffic to itself."""
+
+
+class LockSettings(Section):
+    """What happens when an execution starts while another one of the same project runs."""
+
+    when_held: Literal["refuse"] = "refuse"
+    """`refuse`: the later execution fails at once and names the one that runs."""
+
+
+class RetentionSettings(Section):
+    """What is kept of earlier runs."""
+
+    versions_to_keep: Annotated[int, Field(ge=2, le=100)] = 3
+    """Registered versions that are kept, with their models and endpoint configs. What serves, and what served
+    before it, is always kept."""
+
+
+class UnprovenSettings(Section):
+    """Fields of CreateTrainingJob that SageMaker knows, but that nobody has yet seen Step Functions accept.
+
+    A field that Step Functions does not know ends an execution in a way that no state can catch, so they are off
+    until you have tried them in your own account.
+    """
+
+    retry_attempts: Annotated[int, Field(ge=0, le=30)] = 0
+    """RetryStrategy.MaximumRetryAttempts: how often SageMaker repeats a job after its own internal error; 0 leaves
+    the field out."""
+    encrypt_inter_container_traffic: bool = False
+    """EnableInterContainerTrafficEncryption: encrypt what the training hosts send each other; false leaves the field
+    out."""
+
+
+class LocalSettings(Section):
+    """The local cloud only."""
+
+    time_scale: Annotated[float, Field(ge=1, le=1000)] = 30.0
+    """By how much waits, cooldowns, metric periods and bake times are shortened on the local cloud. Never the
+    timeouts of real work."""
+
+
+class Config(ExecutionInput):
+    """The whole of `kelpie.toml`; every key is optional."""
+
+    project: ProjectSettings = ProjectSettings()
+    aws: AwsSettings = AwsSettings()
+    vpc: VpcSettings = VpcSettings()
+    lock: LockSettings = LockSettings()
+    retention: RetentionSettings = RetentionSettings()
+    unproven: UnprovenSettings = UnprovenSettings()
+    local: LocalSettings = LocalSettings()
+
+    def defaults(self) -> dict[str, Any]:
+        """The input that an execution with the input `{}` gets, ready for JSON."""
+        return self.model_dump(mode="json", include=set(ExecutionInput.model_fields))
+
+
+def load(path: Path | None = None) -> Config:
+    """Read `kelpie.toml`.
+
+    Args:
+        path: The file; None reads `kelpie.toml` of the current folder when there is one.
+
+    Raises:
+        ConfigError: The file is not there or not TOML, a key is unknown, or a value is not allowed.
+    """
+    if path is None:
+        if not DEFAULT_FILE.exists():
+            return Config()
+        path = DEFAULT_FILE
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read.", str(error)) from error
+    except ValueError as error:  # not TOML, or not UTF-8
+        raise ConfigError(f"{path} is not valid TOML.", str(error)) from error
+    try:
+        config = Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{path} has values that are not allowed.", _explain(error), _FIX) from error
+    _check_order(config, path)
+    return config
+
+
+def execution_input_schema() -> dict[str, Any]:
+    """JSON Schema (draft-07) of an execution's input.
+
+    Nothing is required and nothing unknown is allowed, but for the `Comment` that the console puts in. The extra
+    keyword `x-order-rules` holds the rules between two settings as [left, operator, right]. There are no defaults in
+    it: those of the deployed `kelpie.toml` reach ResolveInput through the state machine.
+    """
+    sections = {name: _section_schema(field.annotation) for name, field in ExecutionInput.model_fields.items()}
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "Kelpie execution input",
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {"Comment": {"type": "string"}, **sections},
+        "x-order-rules": ORDER_RULES,
+    }
+
+
+def reference() -> str:
+    """The text of docs/reference/settings.md."""
+    lines = [
+        "# Settings",
+        "",
+        "Generated from `workflow/config.py`; do not edit. All of these are optional keys of `kelpie.toml`.",
+        f"The sections {', '.join(f'`{name}`' for name in ExecutionInput.model_fields)} can also be given in the input",
+        "of an execution, for that execution only.",
+        "",
+    ]
+    for name, section in Config.model_fields.items():
+        schema = _section_schema(section.annotation)
+        lines += [f"## [{name}]", "", *schema["description"].splitlines(), ""]
+        lines += ["| Key | Default | Allowed | Meaning |", "|---|---|---|---|"]
+        for key, rules in schema["properties"].items():
+            default = getattr(section.default, key)
+            shown = list(default) if isinstance(default, tuple) else default
+            lines.append(f"| `{key}` | `{_toml(shown)}` | {_allowed(rules)} | {rules['description']} |")
+        lines.append("")
+    rules_text = [f"`{left}` {operator} `{right}`" for left, operator, right in ORDER_RULES]
+    lines += ["## Between settings", "", *[f"- {text}" for text in rules_text], ""]
+    return "\n".join(lines)
+
+
+_FIX = "docs/reference/settings.md lists every key with its allowed values."
+
+
+def _section_schema(section: Any) -> dict[str, Any]:
+    schema: dict[str, Any] = section.model_json_schema()
+    for rules in schema["properties"].values():
+        rules.pop("default", None)
+        rules.pop("title", None)
+        if "const" in rules:
+            rules["enum"] = [rules.pop("const")]
+        rules["description"] = " ".join(rules["description"].split())
+    schema.pop("title", None)
+    return schema
+
+
+def _explain(error: ValidationError) -> str:
+    """One line per wrong key: where, what it was, what is allowed."""
+    lines = []
+    for problem in error.errors():
+        where = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            allowed = ", ".join(_siblings(problem["loc"]))
+            lines.append(f"{where}: there is no such key; allowed: {allowed}")
+        else:
+            lines.append(f"{where} = {problem['input']!r}: {problem['msg']}")
+    return "\n".join(lines)
+
+
+def _siblings(location: tuple[int | str, ...]) -> list[str]:
+    fields: Any = Config.model_fields
+    for part in location[:-1]:
+        fields = fields[str(part)].annotation.model_fields
+    return sorted(fields)
+
+
+def _check_order(config: Config, path: Path) -> None:
+    def value(key: str) -> int:
+        section, name = key.split(".")
+        return int(getattr(getattr(config, section), name))
+
+    for left, operator, right in ORDER_RULES:
+        if value(left) > value(right):
+            detail = f"{left} = {value(left)}, {right} = {value(right)}: must be {left} {operator} {right}"
+            raise ConfigError(f"{path} has values that are not allowed.", detail, _FIX)
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value}"' if isinstance(value, str) else str(value)
+
+
+def _allowed(rules: dict[str, Any]) -> str:
+    if "enum" in rules:
+        return ", ".join(f"`{_toml(value)}`" for value in rules["enum"])
+    if rules["type"] in ("integer", "number"):
+        smallest = str(rules["minimum"]) if "minimum" in rules else f"above {rules['exclusiveMinimum']}"
+        step = f", a multiple of {rules['multipleOf']}" if "multipleOf" in rules else ""
+        return f"{rules['type']}, {smallest} to {rules['maximum']}{step}"
+    if "pattern" in rules:
+        pattern = rules["pattern"].replace("|", "\\|")
+        return f"`{pattern}`"
+    return str(rules["type"])

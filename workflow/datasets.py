@@ -1,0 +1,80 @@
+"""Data sets: a folder of labelled pictures, put into the account's data bucket once per content."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from workflow.account import Account
+from workflow.errors import KelpieError
+
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+_LAYOUT = "expected <class>/*.jpg, or train/<class>/*.jpg with test/ (and valid/) beside it"
+_UPLOAD_THREADS = 16
+
+
+def pictures(folder: Path) -> list[Path]:
+    """The picture files below `folder`, sorted; hidden files and folders are left out.
+
+    Raises:
+        KelpieError: no such folder, fewer than two classes, or no picture in it.
+    """
+    if not folder.is_dir():
+        raise KelpieError(f"there is no data folder {folder}", detail=_LAYOUT, fix=f"kelpie example dogs {folder}")
+    files = sorted(_walk(folder))
+    classes = {path.parent.name for path in files if path.parent != folder}
+    if len(classes) < 2:
+        raise KelpieError(
+            f"{folder} holds {len(files)} pictures in {len(classes)} class folders; two classes are needed",
+            detail=f"{_LAYOUT}; pictures end in {', '.join(sorted(PICTURE_SUFFIXES))}",
+            fix=f"put the pictures of each class into a folder of its own below {folder}",
+        )
+    return files
+
+
+def fingerprint(folder: Path, files: list[Path]) -> str:
+    """A short hash of every file's path and content: the same folder always has the same name in S3."""
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(path.relative_to(folder).as_posix().encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+def upload(account: Account, bucket: str, folder: Path, on_progress: Callable[[int, int], None] | None = None) -> str:
+    """Upload the pictures that the bucket does not hold yet and return the data set's S3 URI.
+
+    `on_progress(done, total)` counts the pictures.
+
+    Raises:
+        KelpieError: the folder is no data set (see `pictures`).
+    """
+    files = pictures(folder)
+    prefix = f"datasets/{fingerprint(folder, files)}/"
+    client = account.client("s3")
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+    held = {item["Key"]: item["Size"] for page in pages for item in page.get("Contents", [])}
+
+    def put(path: Path) -> None:
+        key = prefix + path.relative_to(folder).as_posix()
+        content = path.read_bytes()
+        if held.get(key) != len(content):
+            client.put_object(Bucket=bucket, Key=key, Body=content)
+
+    with ThreadPoolExecutor(_UPLOAD_THREADS) as pool:
+        for done, _ in enumerate(pool.map(put, files), start=1):
+            if on_progress:
+                on_progress(done, len(files))
+    return f"s3://{bucket}/{prefix}"
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for root, directories, names in os.walk(folder):
+        directories[:] = [name for name in directories if not name.startswith(".")]
+        for name in names:
+            path = Path(root, name)
+            if not name.startswith(".") and path.suffix.lower() in PICTURE_SUFFIXES:
+                yield path

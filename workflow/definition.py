@@ -1,0 +1,867 @@
+"""The state machine.
+
+Read it from top to bottom: first one function for each chapter of the story, with its states in the order in which
+an execution meets them, then `build`, which puts the chapters together.
+
+What the state data holds, and the state that puts it there:
+    settings    ResolveInput        the input merged into the defaults; every later state reads its settings here
+    names       NameResources       what this execution calls the things that it creates
+    limits      LimitTraining       seconds that training may take
+    attempt     NameResources       the number of the training job
+    data        CheckData           what lies in the folder of pictures
+    train       Train               what DescribeTrainingJob answers
+    artifacts   NameArtifacts       where the model and its evidence lie
+    gate        QualityGate         its verdict
+    package     RegisterVersion     the registered version
+    endpoint    DescribeEndpoint    the endpoint before this execution touches it, and whether it `exists`
+    deployment  DescribeDeployment  the endpoint while and after it changes
+    smoke       SmokeTest           what the endpoint answered
+    failed      any Task            Error and Cause, by the name of the state that failed
+    warnings    after promotion     the same, for failures that no longer matter to the result
+    clean_up    CleanUp             what went wrong in one sentence, and what was undone
+
+`${Name}` stands for a value that belongs to an account; the stack puts it in (see `SUBSTITUTIONS`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from workflow import names
+from workflow.config import Config
+from workflow.sdk import (
+    Catch,
+    Chain,
+    Choice,
+    ChoiceRule,
+    DynamoDBDeleteItemStep,
+    DynamoDBGetItemStep,
+    DynamoDBPutItemStep,
+    EndpointConfigStep,
+    EndpointStep,
+    Expr,
+    Fail,
+    Graph,
+    ModelStep,
+    Pass,
+    Retry,
+    SnsPublishStep,
+    State,
+    Succeed,
+    Wait,
+    guarded,
+)
+from workflow.training_job import START_AND_END_SECONDS, trained_model, training_step
+from workflow.words import (
+    failure,
+    known,
+    lambda_step,
+    one_of,
+    payload_of,
+    retry,
+    sdk_step,
+    text,
+)
+
+FUNCTIONS = ("ResolveInput", "CheckData", "QualityGate", "SmokeTest", "PruneVersions", "CleanUp")
+
+SUBSTITUTIONS = frozenset(
+    {
+        "AccountId",
+        "ArtifactBucket",
+        "CodeChannelUri",
+        "DataBucket",
+        "EndpointErrorsAlarm",
+        "EndpointLatencyAlarm",
+        "HostingRoleArn",
+        "KmsKeyArn",
+        "LockTable",
+        "ModelPackageGroup",
+        "NotificationTopicArn",
+        "Partition",
+        "Region",
+        "ServingImage",
+        "TrainingImage",
+        "TrainingRoleArn",
+        "WeightsChannelUri",
+        *(f"{name}FunctionArn" for name in FUNCTIONS),
+    }
+)
+"""What the stack puts into the definition."""
+
+ENDPOINT_LAPS = 240
+"""How often the endpoint is looked at: 2 hours. A broken container can keep an endpoint Creating for an hour.
+
+Source: issue 3432 of aws/amazon-sagemaker-examples, read 2026-11.
+"""
+
+CLEAN_UP_LAPS = 240
+
+LAP_SECONDS = 30
+
+TIMEOUT_SECONDS = 60 * 86_400
+"""Longer than every path through the machine can take; a test adds them up. An execution that is timed out skips
+every Catch, so this is only the very last resort."""
+
+BAKE_SECONDS = 300
+"""Time for which the alarms watch the new instances before the old ones go."""
+
+CHANGING = ("Creating", "Updating", "SystemUpdating", "RollingBack")
+
+
+class Chapter(NamedTuple):
+    """Some states of the story: where it begins, and the doors through which it goes on to the next chapter."""
+
+    first: State
+    doors: Sequence[Callable[[State], Any]] = ()
+
+
+# 1. What is to be done?
+
+
+def settle(config: Config) -> Chapter:
+    keep_input = Pass(
+        "KeepInput",
+        comment="Puts the input aside, whatever it is, so that failures have a place to be written to",
+        parameters={"input": Expr("$$.Execution.Input"), "failed": {}, "clean_up_laps": {"number": 0}},
+    )
+    resolve_input = lambda_step(
+        "ResolveInput",
+        "ResolveInput",
+        {"input": Expr("$.input"), "defaults": config.defaults()},
+        seconds=60,
+        comment="Checks every key of the input and merges it into the defaults",
+        result_selector={
+            "settings": Expr("$.Payload"),
+            "attempt": {"number": 0},
+            "failed": {},
+            "warnings": {},
+            "clean_up_laps": {"number": 0},
+        },
+    )
+    name = names.of_run(config.project.name)
+    name_resources = Pass(
+        "NameResources",
+        comment="Names made from the execution ARN: legal and unique, whatever the execution is called",
+        parameters={
+            "run": Expr(names.RUN),
+            "training_job": Expr(name),
+            "model": Expr(name),
+            "endpoint_config": Expr(name),
+            "endpoint": config.project.name,
+            "output_s3_uri": Expr(names.run_s3_uri("output")),
+            "checkpoint_s3_uri": Expr(names.run_s3_uri("checkpoints/")),
+        },
+        result_path="$.names",
+    )
+    run, wait = "$.settings.training.max_runtime_seconds", "$.settings.training.max_spot_wait_seconds"
+    limit_training = Pass(
+        "LimitTraining",
+        comment="How long training may take, with and without waiting for spot capacity",
+        parameters={
+            "max_wait_seconds": Expr(f"States.MathAdd({run}, {wait})"),
+            "spot_seconds": Expr(f"States.MathAdd(States.MathAdd({run}, {wait}), {START_AND_END_SECONDS})"),
+            "on_demand_seconds": Expr(f"States.MathAdd({run}, {START_AND_END_SECONDS})"),
+        },
+        result_path="$.limits",
+    )
+    Chain([keep_input, resolve_input, name_resources, limit_training])
+    return Chapter(keep_input, [limit_training.next])
+
+
+# 2. One execution at a time
+
+
+def lock(config: Config) -> Chapter:
+    project = config.project.name
+    item = {
+        "pk": {"S": project},
+        "owner": {"S": Expr("$$.Execution.Id")},
+        "acquired_at": {"S": Expr("$$.State.EnteredTime")},
+    }
+
+    def write(state_id: str, condition: str, values: dict[str, Any], comment: str) -> DynamoDBPutItemStep:
+        return DynamoDBPutItemStep(
+            state_id,
+            parameters={
+                "TableName": "${LockTable}",
+                "Item": item,
+                "ConditionExpression": condition,
+                "ExpressionAttributeNames": {"#owner": "owner"},
+                "ExpressionAttributeValues": values,
+            },
+            timeout_seconds=60,
+            retry=retry("dynamodb"),
+            result_path=None,
+            comment=comment,
+        )
+
+    free, me = "attribute_not_exists(pk) OR #owner = :me", {":me": {"S": Expr("$$.Execution.Id")}}
+    acquire = write("AcquireLock", free, me, "Takes the lock of the project, when it is free or ours already")
+    read = DynamoDBGetItemStep(
+        "ReadLock",
+        parameters={"TableName": "${LockTable}", "Key": {"pk": {"S": project}}, "ConsistentRead": True},
+        timeout_seconds=60,
+        retry=retry("dynamodb"),
+        result_path="$.lock",
+        comment="Who holds it?",
+    )
+    still_held = Choice("LockStillHeld?", comment="It may have been released a moment ago")
+    acquire_freed = write("AcquireFreedLock", free, me, "Takes the lock that was released a moment ago")
+    describe_owner = sdk_step(
+        "DescribeLockOwner",
+        "sfn:describeExecution",
+        {"ExecutionArn": Expr("$.lock.Item.owner.S")},
+        result_selector={"status": Expr("$.Status")},
+        result_path="$.lock_owner",
+        comment="Does its owner still run? One that was aborted or timed out never released it",
+    )
+    owner_running = Choice("LockOwnerRunning?", comment="Only an execution that still runs may keep the lock")
+    stale = {":stale": {"S": Expr("$.lock.Item.owner.S")}}
+    take_over = write("TakeOverLock", "#owner = :stale", stale, "Takes the lock from an execution that has ended")
+    held = failure(
+        "LockHeld",
+        "AcquireLock",
+        "LockHeld",
+        text(f"Execution {{}} of project {project} is running.", "$.lock.Item.owner.S"),
+        "Another execution runs: this one gives way and names it",
+    )
+    acquire.add_catch(Catch(read, error_equals=["DynamoDB.ConditionalCheckFailedException"], result_path="$.lock"))
+    read.next(still_held)
+    still_held.add_choice(ChoiceRule.IsPresent("$.lock.Item.owner.S", True), describe_owner)
+    still_held.default_choice(acquire_freed)
+    # Step Functions forgets an execution 90 days after its end.
+    gone = ["Sfn.ExecutionDoesNotExistException"]
+    describe_owner.add_catch(Catch(take_over, error_equals=gone, result_path="$.lock_owner"))
+    describe_owner.next(owner_running)
+    owner_running.add_choice(one_of("$.lock_owner.status", ("RUNNING", "PENDING_REDRIVE")), held)
+    owner_running.default_choice(take_over)
+    return Chapter(acquire, [acquire.next, acquire_freed.next, take_over.next])
+
+
+# 3. Is there anything to learn from?
+
+
+def check(_config: Config) -> Chapter:
+    check_data = lambda_step(
+        "CheckData",
+        "CheckData",
+        {"s3_uri": Expr("$.settings.data.s3_uri")},
+        seconds=360,
+        comment="Lists the pictures: classes, counts, layout, and what is plainly broken",
+        result_selector=payload_of(
+            "s3_uri", "layout", "class_count", "image_count", "total_bytes", "manifest_sha256", "warnings"
+        ),
+        result_path="$.data",
+    )
+    return Chapter(check_data, [check_data.next])
+
+
+# 4. Learn
+
+
+def train(config: Config) -> Chapter:
+    use_spot = Choice("UseSpot?", comment="Spare capacity costs less and may be interrupted")
+    spot = training_step("Train", config, spot=True, comment="Trains on managed spot capacity")
+    on_demand = training_step("TrainOnDemand", config, spot=False, comment="Trains on demand")
+    completed = Choice("TrainingCompleted?", comment="A job that was stopped may look like success here; it is none")
+    not_completed = failure(
+        "TrainingNotCompleted",
+        "Train",
+        "TrainingNotCompleted",
+        Expr("States.JsonToString($.train)"),
+        "The job ended, but not well: it was stopped, or waited too long for capacity",
+    )
+    name_artifacts = Pass(
+        "NameArtifacts",
+        comment="Where SageMaker put the model and the evidence",
+        parameters={
+            "model_s3_uri": Expr(names.artifact_s3_uri("model.tar.gz")),
+            "evidence_s3_uri": Expr(names.artifact_s3_uri("output.tar.gz")),
+        },
+        result_path="$.artifacts",
+    )
+    use_spot.add_choice(ChoiceRule.BooleanEquals("$.settings.training.managed_spot", True), spot)
+    use_spot.default_choice(on_demand)
+    spot.next(completed)
+    on_demand.next(completed)
+    status = "$.train.TrainingJobStatus"
+    completed.add_choice(known(status, ChoiceRule.StringEquals(status, "Completed")), name_artifacts)
+    completed.default_choice(not_completed)
+    return Chapter(use_spot, [name_artifacts.next])
+
+
+# 5. Is it good enough?
+
+
+def judge(_config: Config) -> Chapter:
+    quality_gate = lambda_step(
+        "QualityGate",
+        "QualityGate",
+        {"training_job": Expr("$.train"), "gate": Expr("$.settings.gate")},
+        seconds=60,
+        comment="Compares the test accuracy with the threshold and with the model that serves now",
+        result_selector=payload_of("passed", "reason", "test_accuracy", "champion_test_accuracy", "comparable"),
+        result_path="$.gate",
+    )
+    passed = Choice("PassedQualityGate?")
+    refused = failure(
+        "QualityGateRefused",
+        "QualityGate",
+        "QualityGateRefused",
+        Expr("$.gate.reason"),
+        "The model is not good enough: nothing is deployed",
+    )
+    quality_gate.next(passed)
+    passed.default_choice(refused)
+    allow = partial(passed.add_choice, ChoiceRule.BooleanEquals("$.gate.passed", True))
+    return Chapter(quality_gate, [allow])
+
+
+# 6. Write it down
+
+
+def register(config: Config) -> Chapter:
+    tags = {"kelpie:project": config.project.name, "kelpie:run": Expr("$.names.run")}
+    model_parameters: dict[str, Any] = {
+        "EnableNetworkIsolation": True,
+        "PrimaryContainer": {"Environment": {"PYTHONUNBUFFERED": "1"}},
+    }
+    if config.vpc.subnet_ids:
+        model_parameters["VpcConfig"] = {
+            "Subnets": list(config.vpc.subnet_ids),
+            "SecurityGroupIds": list(config.vpc.security_group_ids),
+        }
+    create_model = ModelStep(
+        "CreateModel",
+        model=trained_model(config),
+        model_name=Expr("$.names.model"),
+        tags=tags,
+        parameters=model_parameters,
+        timeout_seconds=60,
+        retry=retry("sagemaker"),
+        result_path=None,
+        comment="The archive and the image that serves it",
+    )
+    register_version = sdk_step(
+        "RegisterVersion",
+        "sagemaker:createModelPackage",
+        {
+            "ModelPackageGroupName": "${ModelPackageGroup}",
+            "ModelApprovalStatus": "PendingManualApproval",
+            "InferenceSpecification": {
+                "Containers": [
+                    {"Image": "${ServingImage}", "ModelDataUrl": Expr("$.artifacts.model_s3_uri")},
+                ],
+                "SupportedContentTypes": ["image/jpeg", "image/png", "image/webp", "application/json"],
+            },
+            "CustomerMetadataProperties": {
+                "run": Expr("$.names.run"),
+                "endpoint_config": Expr("$.names.endpoint_config"),
+                "data_manifest_sha256": Expr("$.data.manifest_sha256"),
+                "test_accuracy": text("{}", "$.gate.test_accuracy"),
+            },
+            "ClientToken": Expr("$.names.run"),
+        },
+        result_path="$.package",
+        comment="A new version of the model package group, approved only when everything has gone well",
+    )
+    create_endpoint_config = EndpointConfigStep(
+        "CreateEndpointConfig",
+        endpoint_config_name=Expr("$.names.endpoint_config"),
+        model_name=Expr("$.names.model"),
+        initial_instance_count=Expr("$.settings.hosting.min_instance_count"),
+        instance_type=Expr("$.settings.hosting.instance_type"),
+        variant_name=names.VARIANT,
+        tags=tags,
+        timeout_seconds=60,
+        retry=retry("sagemaker"),
+        result_path=None,
+        comment="Instances, encryption, and what is recorded of requests and answers",
+    )
+    create_endpoint_config.fields["parameters"] |= {
+        "KmsKeyId": "${KmsKeyArn}",
+        "DataCaptureConfig": {
+            "EnableCapture": True,
+            "InitialSamplingPercentage": 10,
+            "DestinationS3Uri": "s3://${ArtifactBucket}/captures/",
+            "KmsKeyId": "${KmsKeyArn}",
+            "CaptureOptions": [{"CaptureMode": "Input"}, {"CaptureMode": "Output"}],
+        },
+    }
+    Chain([create_model, register_version, create_endpoint_config])
+    return Chapter(create_model, [create_endpoint_config.next])
+
+
+# 7. Put it where requests arrive
+
+
+def deploy(config: Config) -> Chapter:
+    describe = sdk_step(
+        "DescribeEndpoint",
+        "sagemaker:describeEndpoint",
+        {"EndpointName": Expr("$.names.endpoint")},
+        # The generic error is the expected answer when there is no endpoint yet: not worth a second try.
+        retry=Retry(error_equals=["ThrottlingException", "SageMaker.ThrottlingException"], max_attempts=3),
+        result_path="$.endpoint",
+        comment="What serves now?",
+    )
+    exists = Choice("EndpointExists?", comment="A missing endpoint can be told from other errors by its text only")
+    none_yet = Pass(
+        "NoEndpointYet",
+        parameters={"exists": False, "EndpointConfigName": ""},
+        result_path="$.endpoint",
+        comment="This is the first deployment",
+    )
+    is_there = Pass("EndpointIsThere", result=True, result_path="$.endpoint.exists")
+    first_variant = Pass(
+        "TakeFirstVariant",
+        parameters={"variant": Expr("States.ArrayGetItem($.endpoint.ProductionVariants, 0)")},
+        result_path="$.serving",
+        comment="There is only one; a Choice cannot look into a list everywhere",
+    )
+    unusable = failure(
+        "EndpointUnusable",
+        "DescribeEndpoint",
+        "EndpointUnusable",
+        text("Endpoint {} is {}: it cannot be updated now.", "$.names.endpoint", "$.endpoint.EndpointStatus"),
+        "It is just being changed by someone else, or is broken",
+    )
+    unknown = Pass(
+        "EndpointUnknown",
+        input_path="$.endpoint",
+        result_path="$.failed.DescribeEndpoint",
+        comment="DescribeEndpoint failed for some other reason",
+    )
+    create = EndpointStep(
+        "CreateEndpoint",
+        endpoint_name=Expr("$.names.endpoint"),
+        endpoint_config_name=Expr("$.names.endpoint_config"),
+        tags={"kelpie:project": config.project.name},
+        timeout_seconds=60,
+        retry=retry("sagemaker"),
+        result_path=None,
+        comment="The first model of this project goes live",
+    )
+    several = Choice("SeveralInstances?", comment="With one instance there is no part of it to try the model on")
+    canary = Pass(
+        "ShiftOneInstanceFirst",
+        result={
+            "Type": "CANARY",
+            "WaitIntervalInSeconds": BAKE_SECONDS,
+            "CanarySize": {"Type": "INSTANCE_COUNT", "Value": 1},
+        },
+        result_path="$.traffic",
+    )
+    all_at_once = Pass(
+        "ShiftAllAtOnce",
+        result={"Type": "ALL_AT_ONCE", "WaitIntervalInSeconds": BAKE_SECONDS},
+        result_path="$.traffic",
+    )
+    update = sdk_step(
+        "UpdateEndpoint",
+        "sagemaker:updateEndpoint",
+        {
+            "EndpointName": Expr("$.names.endpoint"),
+            "EndpointConfigName": Expr("$.names.endpoint_config"),
+            "RetainAllVariantProperties": True,
+            "DeploymentConfig": {
+                "BlueGreenUpdatePolicy": {
+                    "TrafficRoutingConfiguration": Expr("$.traffic"),
+                    "TerminationWaitInSeconds": 120,
+                    "MaximumExecutionTimeoutInSeconds": 3600,
+                },
+                "AutoRollbackConfiguration": {
+                    "Alarms": [
+                        {"AlarmName": "${EndpointErrorsAlarm}"},
+                        {"AlarmName": "${EndpointLatencyAlarm}"},
+                    ]
+                },
+            },
+        },
+        result_path=None,
+        comment="Blue/green: new instances beside the old ones; the alarms take it back",
+    )
+    describe.add_catch(Catch(exists, error_equals=["States.ALL"], result_path="$.endpoint"))
+    describe.next(exists)
+    cause, status = "$.endpoint.Cause", "$.endpoint.EndpointStatus"
+    exists.add_choice(known(cause, ChoiceRule.StringMatches(cause, "*Could not find endpoint *")), none_yet)
+    usable = [
+        ChoiceRule.IsPresent(status, True),
+        one_of(status, ("InService", "UpdateRollbackFailed")),
+        ChoiceRule.IsPresent("$.endpoint.ProductionVariants", True),
+    ]
+    exists.add_choice(ChoiceRule.And(usable), is_there)
+    exists.add_choice(ChoiceRule.IsPresent(status, True), unusable)
+    exists.default_choice(unknown)
+
+    none_yet.next(create)
+    Chain([is_there, first_variant, several])
+    count = "$.serving.variant.CurrentInstanceCount"
+    several.add_choice(known(count, ChoiceRule.NumericGreaterThanEquals(count, 2)), canary)
+    several.default_choice(all_at_once)
+    canary.next(update)
+    all_at_once.next(update)
+
+    return Chapter(describe, [create.next, update.next])
+
+
+# 8. Wait until it is there
+
+
+def wait_for_endpoint(_config: Config) -> Chapter:
+    start_waiting = Pass("StartWaiting", result={"laps": 0}, result_path="$.waiting")
+    wait = Wait("WaitForEndpoint", seconds=LAP_SECONDS)
+    describe_deployment = sdk_step(
+        "DescribeDeployment",
+        "sagemaker:describeEndpoint",
+        {"EndpointName": Expr("$.names.endpoint")},
+        result_path="$.deployment",
+    )
+    settled = Choice("EndpointSettled?")
+    count_lap = Pass(
+        "CountLap", parameters={"laps": Expr("States.MathAdd($.waiting.laps, 1)")}, result_path="$.waiting"
+    )
+    not_ready = failure(
+        "EndpointNotReady",
+        "WaitForEndpoint",
+        "EndpointNotReady",
+        Expr("States.JsonToString($.deployment)"),
+        "The new model could not be started, or not in time",
+    )
+    serving_new = Choice("ServingNewConfig?", comment="An update that was rolled back ends InService too")
+    rolled_back = failure(
+        "UpdateRolledBack",
+        "UpdateEndpoint",
+        "UpdateRolledBack",
+        Expr("States.JsonToString($.deployment)"),
+        "SageMaker put the old model back",
+    )
+
+    Chain([start_waiting, wait, describe_deployment, settled])
+    status = "$.deployment.EndpointStatus"
+    settled.add_choice(ChoiceRule.StringEquals(status, "InService"), serving_new)
+    in_time = ChoiceRule.NumericLessThan("$.waiting.laps", ENDPOINT_LAPS)
+    settled.add_choice(ChoiceRule.And([one_of(status, CHANGING), in_time]), count_lap)
+    settled.default_choice(not_ready)
+    count_lap.next(wait)
+
+    serving_new.default_choice(rolled_back)
+    name = "$.deployment.EndpointConfigName"
+    is_new = known(name, ChoiceRule.StringEqualsPath(name, "$.names.endpoint_config"))
+    return Chapter(start_waiting, [partial(serving_new.add_choice, is_new)])
+
+
+# 9. More instances when more requests come
+
+
+def scale(config: Config) -> Chapter:
+    target = {
+        "ServiceNamespace": "sagemaker",
+        "ResourceId": names.scalable_resource(config.project.name),
+        "ScalableDimension": names.SCALABLE_DIMENSION,
+    }
+    register_target = sdk_step(
+        "RegisterScalableTarget",
+        "applicationautoscaling:registerScalableTarget",
+        {
+            **target,
+            "MinCapacity": Expr("$.settings.hosting.min_instance_count"),
+            "MaxCapacity": Expr("$.settings.hosting.max_instance_count"),
+        },
+        result_path=None,
+        comment="Between how many instances",
+    )
+    put_policy = sdk_step(
+        "PutScalingPolicy",
+        "applicationautoscaling:putScalingPolicy",
+        {
+            **target,
+            "PolicyName": f"{config.project.name}-invocations",
+            "PolicyType": "TargetTrackingScaling",
+            "TargetTrackingScalingPolicyConfiguration": {
+                "TargetValue": Expr("$.settings.hosting.target_invocations_per_instance"),
+                "PredefinedMetricSpecification": {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"},
+                "ScaleInCooldown": Expr("$.settings.hosting.scale_in_cooldown_seconds"),
+                "ScaleOutCooldown": Expr("$.settings.hosting.scale_out_cooldown_seconds"),
+            },
+        },
+        result_path=None,
+        comment="How many requests an instance should have to answer in a minute",
+    )
+    Chain([register_target, put_policy])
+    return Chapter(register_target, [put_policy.next])
+
+
+# 10. Does it answer?
+
+
+def prove(_config: Config) -> Chapter:
+    smoke_test = lambda_step(
+        "SmokeTest",
+        "SmokeTest",
+        {
+            "endpoint_name": Expr("$.names.endpoint"),
+            "evidence_s3_uri": Expr("$.artifacts.evidence_s3_uri"),
+            "min_accuracy": Expr("$.settings.smoke_test.min_accuracy"),
+            "max_latency_ms": Expr("$.settings.smoke_test.max_latency_ms"),
+        },
+        seconds=360,
+        comment="Sends known pictures to the endpoint",
+        result_selector=payload_of("accuracy", "picture_count", "latency_ms", "predictions"),
+        result_path="$.smoke",
+    )
+    return Chapter(smoke_test, [smoke_test.next])
+
+
+# 11. From now on this is the model
+
+
+def promote(config: Config) -> Chapter:
+    approve = sdk_step(
+        "ApproveVersion",
+        "sagemaker:updateModelPackage",
+        {
+            "ModelPackageArn": Expr("$.package.ModelPackageArn"),
+            "ModelApprovalStatus": "Approved",
+            "ApprovalDescription": text("Run {} passed the quality gate and the smoke test.", "$.names.run"),
+        },
+        result_path=None,
+    )
+    keep_champion = sdk_step(
+        "KeepChampion",
+        "s3:copyObject",
+        {
+            "Bucket": "${ArtifactBucket}",
+            "Key": "champion/model.tar.gz",
+            "CopySource": Expr(names.artifact_copy_source("model.tar.gz")),
+            "ExpectedBucketOwner": "${AccountId}",
+        },
+        seconds=900,
+        result_path=None,
+        comment="The next training scores this model on its own test pictures",
+    )
+    record_serving = DynamoDBPutItemStep(
+        "RecordServing",
+        parameters={
+            "TableName": "${LockTable}",
+            "Item": {
+                "pk": {"S": names.serving_pointer(config.project.name)},
+                "endpoint_config": {"S": Expr("$.names.endpoint_config")},
+                "previous_endpoint_config": {"S": Expr("$.endpoint.EndpointConfigName")},
+                "model": {"S": Expr("$.names.model")},
+                "model_s3_uri": {"S": Expr("$.artifacts.model_s3_uri")},
+                "model_package_arn": {"S": Expr("$.package.ModelPackageArn")},
+                "execution": {"S": Expr("$$.Execution.Id")},
+                "recorded_at": {"S": Expr("$$.State.EnteredTime")},
+            },
+        },
+        timeout_seconds=60,
+        retry=retry("dynamodb"),
+        result_path=None,
+        comment="The point of no return: what serves now, and what served before it",
+    )
+    Chain([approve, keep_champion, record_serving])
+    return Chapter(approve, [record_serving.next])
+
+
+# 12. Tidy up and say so
+
+
+def finish(config: Config) -> Chapter:
+    """After RecordServing the new model serves, is approved and recorded.
+
+    Whatever fails from here on does not make it a worse model, so nothing here may roll it back: such a failure is
+    noted under `$.warnings` and the story goes on. Old versions that stay cost nothing and are pruned next time; a lock
+    that stays is taken over, because its owner no longer runs; and a message that was not sent is still in the output.
+    """
+    prune = lambda_step(
+        "PruneOldVersions",
+        "PruneVersions",
+        {
+            "project": config.project.name,
+            "model_package_group": "${ModelPackageGroup}",
+            "endpoint_name": Expr("$.names.endpoint"),
+            "versions_to_keep": config.retention.versions_to_keep,
+        },
+        seconds=180,
+        result_selector=payload_of("deleted", "kept"),
+        result_path="$.pruned",
+    )
+    release = release_lock("ReleaseLock", config)
+    notify = SnsPublishStep(
+        "NotifySuccess",
+        parameters={
+            "TopicArn": "${NotificationTopicArn}",
+            "Message": text(
+                f"{config.project.name} (${{Region}}, account ${{AccountId}}): "
+                "endpoint {} serves the model of run {}. Test accuracy {}, smoke test accuracy {}. "
+                "Version {}. Execution {}.",
+                "$.names.endpoint",
+                "$.names.run",
+                "$.gate.test_accuracy",
+                "$.smoke.accuracy",
+                "$.package.ModelPackageArn",
+                "$$.Execution.Id",
+            ),
+        },
+        timeout_seconds=60,
+        retry=retry("sns"),
+        result_path=None,
+    )
+    succeeded = Succeed("Succeeded")
+    states = [prune, release, notify, succeeded]
+    Chain(states)
+    for state, following in pairwise(states):
+        all_errors = {"error_equals": ["States.ALL"], "result_path": f"$.warnings.{state.state_id}"}
+        state.add_catch(Catch(following, **all_errors))
+    return Chapter(prune)
+
+
+def release_lock(state_id: str, config: Config) -> DynamoDBDeleteItemStep:
+    """Let go of the lock, unless it is no longer ours."""
+    return DynamoDBDeleteItemStep(
+        state_id,
+        parameters={
+            "TableName": "${LockTable}",
+            "Key": {"pk": {"S": config.project.name}},
+            "ConditionExpression": "#owner = :me",
+            "ExpressionAttributeNames": {"#owner": "owner"},
+            "ExpressionAttributeValues": {":me": {"S": Expr("$$.Execution.Id")}},
+        },
+        timeout_seconds=60,
+        retry=retry("dynamodb"),
+        result_path=None,
+    )
+
+
+# The way back, from wherever something failed
+
+
+def go_back(config: Config) -> Chapter:
+    clean_up = lambda_step(
+        "CleanUp",
+        "CleanUp",
+        {
+            "state": Expr("$"),
+            "execution_id": Expr("$$.Execution.Id"),
+            "project": config.project.name,
+            "lock_table": "${LockTable}",
+        },
+        seconds=360,
+        comment="One step back towards what was before, and what went wrong in one sentence",
+        result_selector=payload_of("done", "error", "cause", "actions"),
+        result_path="$.clean_up",
+    )
+    cleaned_up = Choice("CleanedUp?")
+    count_lap = Pass(
+        "CountCleanUpLap",
+        parameters={"number": Expr("States.MathAdd($.clean_up_laps.number, 1)")},
+        result_path="$.clean_up_laps",
+    )
+    wait = Wait("WaitForCleanUp", seconds=LAP_SECONDS)
+    clean_up_failed = Pass(
+        "CleanUpFailed",
+        parameters={
+            "done": False,
+            "error": "CleanUpFailed",
+            "cause": text(
+                "Something may be left behind that costs money: look for the resources of execution {}. "
+                "What failed: {}",
+                "$$.Execution.Id",
+                "States.JsonToString($.failed)",
+            ),
+            "actions": [],
+        },
+        result_path="$.clean_up",
+        comment="The way back is blocked: a person must look",
+    )
+    release = release_lock("ReleaseLockAfterFailure", config)
+    notify = SnsPublishStep(
+        "NotifyFailure",
+        parameters={
+            "TopicArn": "${NotificationTopicArn}",
+            "Message": text(
+                f"{config.project.name} (${{Region}}, account ${{AccountId}}): execution {{}} failed. {{}}: {{}}",
+                "$$.Execution.Id",
+                "$.clean_up.error",
+                "$.clean_up.cause",
+            ),
+        },
+        timeout_seconds=60,
+        retry=retry("sns"),
+        result_path=None,
+    )
+    failed = Fail("ExecutionFailed", error_path="$.clean_up.error", cause_path="$.clean_up.cause")
+
+    clean_up.add_catch(Catch(clean_up_failed, error_equals=["States.ALL"], result_path="$.failed.CleanUp"))
+    clean_up.next(cleaned_up)
+    cleaned_up.add_choice(ChoiceRule.BooleanEquals("$.clean_up.done", True), release)
+    in_time = ChoiceRule.NumericLessThan("$.clean_up_laps.number", CLEAN_UP_LAPS)
+    cleaned_up.add_choice(in_time, count_lap)
+    cleaned_up.default_choice(clean_up_failed)
+    Chain([count_lap, wait, clean_up])
+    Chain([clean_up_failed, release, notify, failed])
+    # Neither may hide the cause.
+    for state, following in ((release, notify), (notify, failed)):
+        all_errors = {"error_equals": ["States.ALL"], "result_path": f"$.failed.{state.state_id}"}
+        state.add_catch(Catch(following, **all_errors))
+    return Chapter(clean_up)
+
+
+CHAPTERS = (settle, lock, check, train, judge, register, deploy, wait_for_endpoint, scale, prove, promote, finish)
+
+
+def build(config: Config) -> dict[str, Any]:
+    """The state machine in the Amazon States Language, with `${Name}` for what belongs to an account.
+
+    Needs neither network nor credentials, and is the same for the same config.
+    """
+    with guarded():
+        chapters = [chapter(config) for chapter in CHAPTERS]
+        for chapter, following in pairwise(chapters):
+            for door in chapter.doors:
+                door(following.first)
+        story = _States()
+        chapters[0].first.accept(story)
+        clean_up = go_back(config).first
+        for state in story.found.values():
+            _lead_back(state, clean_up)
+        graph = Graph(
+            chapters[0].first,
+            comment=f"{config.project.name}: from labelled pictures to a guarded, autoscaled endpoint",
+            timeout_seconds=TIMEOUT_SECONDS,
+        )
+        definition: dict[str, Any] = graph.to_dict()
+    return definition
+
+
+def render(config: Config) -> str:
+    """The state machine as JSON text, always the same bytes for the same config."""
+    return json.dumps(build(config), indent=2, ensure_ascii=False) + "\n"
+
+
+class _States:
+    """Collects the states that can be reached; the SDK's states know how to be visited."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, State] = {}
+
+    def is_visited(self, state: State) -> bool:
+        return state.state_id in self.found
+
+    def visit(self, state: State) -> None:
+        self.found[state.state_id] = state
+
+
+def _lead_back(state: State, clean_up: State) -> None:
+    """Every Task that has no other way out for all errors, and every named failure, goes on to CleanUp."""
+    if state.state_type == "Task" and not any("States.ALL" in catch.error_equals for catch in state.catches):
+        failed = f"$.failed.{state.state_id}"
+        state.add_catch(Catch(clean_up, error_equals=["States.ALL"], result_path=failed))
+    if state.state_type == "Pass" and state.next_step is None:
+        state.next(clean_up)

@@ -1,0 +1,40 @@
+"""What the parts of the local cloud share: one `Engine` per server process, handed to every `install`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from workflow.local.clock import Clock
+from workflow.local.images import Images
+from workflow.local.processes import Processes
+
+if TYPE_CHECKING:
+    from workflow.local.faults import Faults
+    from workflow.local.identity import Identity
+
+ACCOUNT_ID = "123456789012"
+
+
+def _no_faults() -> Faults:
+    from workflow.local.faults import Faults
+
+    return Faults()
+
+
+@dataclass
+class Engine:
+    """The running local cloud, as the hooks see it."""
+
+    home: Path
+    """Folder for everything that is written: jobs, endpoints, functions."""
+    account_id: str
+    region: str
+    endpoint_url: str
+    """Where this server listens, for every service."""
+    clock: Clock
+    processes: Processes
+    identity: Identity
+    images: Images
+    faults: Faults = field(default_factory=_no_faults)

@@ -1,0 +1,267 @@
+"""The way of a request to a model server, and the endpoint's metrics in CloudWatch.
+
+Does what SageMaker does in front of the instances: picks a variant by weight and its least busy server, tries another
+one if a connection fails, turns the container's errors into ModelError, and counts.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import logging
+import random
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from moto.cloudwatch.models import cloudwatch_backends
+from moto.core.utils import utcnow
+
+from workflow.local.engine import Engine
+from workflow.local.fleet import LOG_GROUP, Fleet, ModelServer
+from workflow.local.processes import Process
+
+HOOKS: tuple[str, ...] = (
+    "moto.cloudwatch.models.cloudwatch_backends",
+    "moto.cloudwatch.models.CloudWatchBackend.put_metric_data",
+    "moto.core.utils.utcnow",
+)
+
+INVOCATION_TIMEOUT_SECONDS = 60.0
+MAX_BODY_BYTES = 6_291_456
+"""Both: Source: botocore 1.44.5, sagemaker-runtime InvokeEndpoint and BodyBlob."""
+METRIC_PERIOD_AWS_SECONDS = 60.0
+
+_WAIT_FOR_SERVER_SECONDS = 5.0
+_LOOK_AGAIN_SECONDS = 0.02
+_FORWARDED_HEADERS = ("content-type", "accept")
+_FORWARDED_PREFIX = "x-amzn-sagemaker-"
+_CUSTOM_ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
+_CONNECTION_FAILURES = (ConnectionError, http.client.BadStatusLine, http.client.IncompleteRead)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What goes back to the caller of InvokeEndpoint."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes | str
+
+
+@dataclass
+class _Counts:
+    """Invocations of one variant in the running minute; latencies in microseconds."""
+
+    invocations: int = 0
+    errors_4xx: int = 0
+    errors_5xx: int = 0
+    latencies: list[float] = field(default_factory=list)
+
+
+@dataclass
+class Route:
+    """One production variant that takes requests."""
+
+    variant: str
+    fleet: Fleet
+    weight: float
+
+
+class Router:
+    """The routes of all endpoints of this account."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Start counting; every scaled minute the counts become data points."""
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._routes: dict[str, list[Route]] = {}
+        self._counts: dict[tuple[str, str], _Counts] = {}
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._publish_forever, name="endpoint-metrics", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop publishing."""
+        self._closing.set()
+        self._thread.join(timeout=5)
+
+    def set_routes(self, endpoint_name: str, routes: list[Route]) -> None:
+        """From now on requests go this way; the ones under way end where they began."""
+        with self._lock:
+            self._routes[endpoint_name] = routes
+
+    def remove(self, endpoint_name: str) -> None:
+        """The endpoint takes no requests any more."""
+        with self._lock:
+            self._routes.pop(endpoint_name, None)
+            for key in [key for key in self._counts if key[0] == endpoint_name]:
+                del self._counts[key]
+
+    def invoke(self, endpoint_name: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+        """What InvokeEndpoint does."""
+        lowered = {name.lower(): value for name, value in headers.items()}
+        if len(body) > MAX_BODY_BYTES:
+            return _error(400, "ValidationError", f"Request size exceeds the limit of {MAX_BODY_BYTES} bytes.")
+        target = lowered.get("x-amzn-sagemaker-target-variant")
+        lost: Process | None = None
+        deadline = time.monotonic() + _WAIT_FOR_SERVER_SECONDS
+        while True:
+            route = self._choose(endpoint_name, target)
+            if isinstance(route, Answer):
+                return route
+            with route.fleet.least_busy(avoid=lost) as server:
+                if server is not None:
+                    process = server.process
+                    answer = self._forward(endpoint_name, route, server, body, lowered)
+                    if answer is not None:
+                        return answer
+                    if lost is not None:
+                        break
+                    lost = process  # one more try, with another process: an inference has no side effect
+                    continue
+            if time.monotonic() > deadline:
+                break
+            time.sleep(_LOOK_AGAIN_SECONDS)
+        self._count(endpoint_name, route.variant, 503, None)
+        return _error(503, "ServiceUnavailable", "The endpoint has no healthy instance at this moment.")
+
+    def _choose(self, endpoint_name: str, target: str | None) -> Route | Answer:
+        with self._lock:
+            routes = list(self._routes.get(endpoint_name, ()))
+        if not routes:
+            text = f"Endpoint {endpoint_name} of account {self._engine.account_id} not found."
+            return _error(400, "ValidationError", text)
+        if target is not None:
+            named = [route for route in routes if route.variant == target]
+            if not named:
+                return _error(400, "ValidationError", f"Variant {target} not found for request")
+            return named[0]
+        weights = [route.weight for route in routes]
+        return random.choices(routes, weights if any(weights) else None)[0]  # noqa: S311 - traffic, no secret
+
+    def _forward(
+        self, endpoint_name: str, route: Route, server: ModelServer, body: bytes, headers: Mapping[str, str]
+    ) -> Answer | None:
+        """The server's answer, or None if the connection to it failed."""
+        sent = {
+            name: value
+            for name, value in headers.items()
+            if name in _FORWARDED_HEADERS or name.startswith(_FORWARDED_PREFIX)
+        }
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=INVOCATION_TIMEOUT_SECONDS)
+        began = time.monotonic()
+        try:
+            connection.request("POST", "/invocations", body=body, headers=sent)
+            response = connection.getresponse()
+            content = response.read()
+        except TimeoutError:
+            self._count(endpoint_name, route.variant, 504, (time.monotonic() - began) * 1e6)
+            text = "Your invocation timed out while waiting for a response from container primary."
+            return self._model_error(endpoint_name, route, server, 0, text)
+        except _CONNECTION_FAILURES:
+            return None
+        finally:
+            connection.close()
+        self._count(endpoint_name, route.variant, response.status, (time.monotonic() - began) * 1e6)
+        if response.status >= 400:
+            text = content.decode(errors="replace")
+            return self._model_error(endpoint_name, route, server, response.status, text)
+        answered = {
+            "Content-Type": response.headers.get("Content-Type", "application/octet-stream"),
+            "x-Amzn-Invoked-Production-Variant": route.variant,
+        }
+        if _CUSTOM_ATTRIBUTES in response.headers:
+            answered[_CUSTOM_ATTRIBUTES] = response.headers[_CUSTOM_ATTRIBUTES]
+        return Answer(200, answered, content)
+
+    def _model_error(self, endpoint_name: str, route: Route, server: ModelServer, status: int, text: str) -> Answer:
+        engine = self._engine
+        kind = "client" if 400 <= status < 500 else "server"
+        group = f"{LOG_GROUP}/{endpoint_name}"
+        log_group_arn = f"arn:aws:logs:{engine.region}:{engine.account_id}:log-group:{group}"
+        return _error(
+            424,
+            "ModelError",
+            f'Received {kind} error ({status}) from primary with message "{text}". See the log group {group} '
+            f"in account {engine.account_id} for more information.",
+            OriginalMessage=text,
+            OriginalStatusCode=status,
+            LogStreamArn=f"{log_group_arn}:log-stream:{route.variant}/{server.instance_id}",
+        )
+
+    # Metrics
+
+    def _count(self, endpoint_name: str, variant: str, status: int, latency: float | None) -> None:
+        with self._lock:
+            counts = self._counts.setdefault((endpoint_name, variant), _Counts())
+            counts.invocations += 1
+            counts.errors_4xx += 400 <= status < 500
+            counts.errors_5xx += status >= 500
+            if latency is not None:
+                counts.latencies.append(latency)
+
+    def _publish_forever(self) -> None:
+        while not self._closing.wait(self._engine.clock.scaled(METRIC_PERIOD_AWS_SECONDS)):
+            try:
+                self.publish()
+            except Exception:
+                _log.exception("The metrics of the endpoints could not be published")
+
+    def publish(self) -> None:
+        """Put the counts since the last call into CloudWatch, one data point a metric.
+
+        Variants without traffic get zeros. Source: SageMaker developer guide, "Automatic scaling", Nov 2026: with no
+        traffic SageMaker emits metrics with a value of zero, so that the variant scales in.
+        """
+        with self._lock:
+            taken, self._counts = self._counts, {}
+            routes = {
+                (name, route.variant): route.fleet.size for name, found in self._routes.items() for route in found
+            }
+        cloudwatch = cloudwatch_backends[self._engine.account_id][self._engine.region]
+        for key, size in routes.items():
+            cloudwatch.put_metric_data("AWS/SageMaker", _data(*key, size, taken.get(key, _Counts())))
+
+
+def _data(endpoint_name: str, variant: str, size: int, counts: _Counts) -> list[dict[str, Any]]:
+    """The data points of one variant; the statistics add up as if each invocation had been put by itself."""
+    total = counts.invocations
+    shared: dict[str, Any] = {
+        "Dimensions": [
+            {"Name": "EndpointName", "Value": endpoint_name},
+            {"Name": "VariantName", "Value": variant},
+        ],
+        "Timestamp": utcnow(),
+    }
+
+    def of_all(name: str, each: list[float], unit: str) -> dict[str, Any]:
+        statistics = {
+            "SampleCount": max(len(each), 1),
+            "Sum": sum(each),
+            "Minimum": min(each, default=0.0),
+            "Maximum": max(each, default=0.0),
+        }
+        return {"MetricName": name, "Unit": unit, "StatisticValues": statistics, **shared}
+
+    def errors(count: int) -> list[float]:
+        return [1.0] * count + [0.0] * (total - count)
+
+    data = [
+        of_all("Invocations", [1.0] * total, "None"),
+        of_all("InvocationsPerInstance", [1.0 / max(size, 1)] * total, "None"),
+        of_all("Invocation4XXErrors", errors(counts.errors_4xx), "None"),
+        of_all("Invocation5XXErrors", errors(counts.errors_5xx), "None"),
+    ]
+    if counts.latencies:
+        data.append(of_all("ModelLatency", counts.latencies, "Microseconds"))
+    return data
+
+
+def _error(status: int, code: str, message: str, **more: Any) -> Answer:
+    body = json.dumps({"Message": message, **more})
+    return Answer(status, {"Content-Type": "application/json", "x-amzn-errortype": code}, body)

@@ -1,0 +1,92 @@
+"""The names of everything that Kelpie creates, and the limits of AWS that they keep.
+
+Names that belong to one execution are made inside the state machine, because only there is the execution known:
+these functions return the intrinsic expressions that make them. An execution may be named by a person (80 characters
+of nearly anything), by EventBridge (73 characters with an underscore) or by nobody (a UUID), so its name is never used
+itself: the MD5 of its ARN always has 32 hexadecimal digits.
+"""
+
+from __future__ import annotations
+
+import re
+
+MAX_PROJECT_LENGTH = 24
+"""Longest project name: leaves room for the longest name made from it (see `longest_training_job_name`)."""
+
+MAX_SAGEMAKER_NAME_LENGTH = 63
+"""Longest name of a training job, model, endpoint config or endpoint.
+
+Source: botocore 1.44.5, sagemaker service model (TrainingJobName, ModelName, EndpointConfigName, EndpointName).
+"""
+
+MAX_ATTEMPT = 9
+"""Largest attempt number of a training job within one execution."""
+
+VARIANT = "AllTraffic"
+"""The production variant. It never changes: blue/green updates need the same variant name in both configs.
+
+Source: SageMaker developer guide, deployment guardrails exclusions, read 2026-11.
+"""
+
+RUN = "States.Hash($$.Execution.Id, 'MD5')"
+"""Intrinsic: the 32 hexadecimal digits that stand for an execution in every name."""
+
+SCALABLE_DIMENSION = "sagemaker:variant:DesiredInstanceCount"
+
+_SAGEMAKER_NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9])*")
+
+
+def is_sagemaker_name(name: str) -> bool:
+    """Whether SageMaker accepts `name` for a training job, model, endpoint config, endpoint or variant.
+
+    Source: botocore 1.44.5. The pattern there does not bound the length (hyphens are free), so length is tested apart.
+    """
+    return len(name) <= MAX_SAGEMAKER_NAME_LENGTH and _SAGEMAKER_NAME.fullmatch(name) is not None
+
+
+def of_run(project: str) -> str:
+    """Intrinsic: the name of this run's model, of its endpoint config, and the base of its training job names."""
+    return f"States.Format('{project}-{{}}', {RUN})"
+
+
+def training_job() -> str:
+    """Intrinsic: the name of the current attempt's training job (reads `$.names` and `$.attempt`)."""
+    return "States.Format('{}-{}', $.names.training_job, $.attempt.number)"
+
+
+def run_s3_uri(folder: str) -> str:
+    """Intrinsic: the S3 URI of a folder of this run, without a slash at the end unless `folder` has one."""
+    return f"States.Format('s3://${{ArtifactBucket}}/runs/{{}}/{folder}', {RUN})"
+
+
+def artifact_s3_uri(file: str) -> str:
+    """Intrinsic: the S3 URI of a file that the current attempt's training job leaves behind.
+
+    SageMaker writes `model.tar.gz` and `output.tar.gz` to {S3OutputPath}/{job name}/output/.
+    """
+    return (
+        f"States.Format('{{}}/{{}}-{{}}/output/{file}', $.names.output_s3_uri, $.names.training_job, $.attempt.number)"
+    )
+
+
+def artifact_copy_source(file: str) -> str:
+    """Intrinsic: the same file as `bucket/key`, which is how S3 CopyObject names its source."""
+    return (
+        f"States.Format('${{ArtifactBucket}}/runs/{{}}/output/{{}}-{{}}/output/{file}', "
+        "$.names.run, $.names.training_job, $.attempt.number)"
+    )
+
+
+def longest_training_job_name(project: str) -> str:
+    """An example of the longest training job name of a project."""
+    return f"{project}-{'f' * 32}-{MAX_ATTEMPT}"
+
+
+def scalable_resource(project: str) -> str:
+    """The ResourceId that Application Auto Scaling knows the endpoint's variant by."""
+    return f"endpoint/{project}/variant/{VARIANT}"
+
+
+def serving_pointer(project: str) -> str:
+    """Key of the item in the lock table that says what serves now, and what served before it."""
+    return f"{project}#serving"

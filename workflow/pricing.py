@@ -1,0 +1,90 @@
+"""The cost model: what an execution cost, and what its endpoint costs while it waits for requests.
+
+The price table, `prices.json`, is dated and names its source; a price that nobody could check is `unverified`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+SECONDS_PER_HOUR = 3600
+HOURS_PER_MONTH = 730
+
+
+@dataclass(frozen=True)
+class Prices:
+    """The price table. Amounts are USD; `source` is a document, or `unverified`."""
+
+    as_of: str
+    source: str
+    region: str
+    usd_per_instance_hour: dict[str, dict[str, float]]
+    usd_per_state_transition: float
+
+    def instance_hour(self, use: Literal["training", "hosting"], instance_type: str) -> float | None:
+        """USD for one hour of one instance, or None when the table does not list the type."""
+        return self.usd_per_instance_hour[use].get(instance_type)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one execution cost, in USD. A part is None when a price is not in the table."""
+
+    training_usd: float | None
+    transitions_usd: float
+    endpoint_usd_per_month: float | None
+    spot_saving_percent: float | None
+    prices_as_of: str
+    prices_source: str
+
+    @property
+    def total_usd(self) -> float | None:
+        """Training and state transitions; the endpoint is a monthly figure of its own."""
+        return None if self.training_usd is None else self.training_usd + self.transitions_usd
+
+
+@cache
+def load_prices() -> Prices:
+    """Read the table that ships with Kelpie."""
+    table = json.loads((Path(__file__).parent / "prices.json").read_text(encoding="utf-8"))
+    table.pop("note")
+    return Prices(**table)
+
+
+def execution_cost(
+    *,
+    training_instance_type: str,
+    training_instance_count: int,
+    training_seconds: int,
+    billable_seconds: int,
+    state_transitions: int,
+    hosting_instance_type: str,
+    hosting_instance_count: int,
+) -> Cost:
+    """Price an execution from its measured seconds.
+
+    `billable_seconds` is DescribeTrainingJob's BillableTimeInSeconds, which is per instance: the charge is
+    BillableTimeInSeconds x InstanceCount, and the managed-spot saving is (1 - billable / training) x 100, in which
+    the number of instances cancels out. Source: botocore 1.44.5, DescribeTrainingJobResponse documentation.
+    """
+    prices = load_prices()
+    training_hour = prices.instance_hour("training", training_instance_type)
+    hosting_hour = prices.instance_hour("hosting", hosting_instance_type)
+    return Cost(
+        training_usd=(
+            None
+            if training_hour is None
+            else training_hour * training_instance_count * billable_seconds / SECONDS_PER_HOUR
+        ),
+        transitions_usd=prices.usd_per_state_transition * state_transitions,
+        endpoint_usd_per_month=(
+            None if hosting_hour is None else hosting_hour * hosting_instance_count * HOURS_PER_MONTH
+        ),
+        spot_saving_percent=(None if training_seconds == 0 else (1 - billable_seconds / training_seconds) * 100),
+        prices_as_of=prices.as_of,
+        prices_source=prices.source,
+    )

@@ -1,0 +1,79 @@
+"""Watching an execution: a live tree of states on a terminal, one line a change elsewhere. Progress goes to stderr."""
+
+from __future__ import annotations
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from workflow import executions
+from workflow.account import Account
+
+_ICONS = {
+    "SUCCEEDED": "[green]✔[/]",
+    "RUNNING": "[blue]▶[/]",
+    "CAUGHT": "[yellow]↯[/]",
+    "FAILED": "[red]✘[/]",
+}
+_BARS = "▁▂▃▄▅▆▇█"
+_CURVE_WIDTH = 40
+_POLL_SECONDS = 1.0
+
+
+def watch(account: Account, execution_arn: str, console: Console) -> executions.Execution:
+    """Show the execution until it has ended, and return it. Ctrl-C leaves it running."""
+    return _live(account, execution_arn, console) if console.is_terminal else _lines(account, execution_arn, console)
+
+
+def sparkline(values: list[float], width: int = _CURVE_WIDTH) -> str:
+    """Draw values as a line of blocks, at most `width` characters wide; '' without values."""
+    if not values:
+        return ""
+    step = max(1, -(-len(values) // width))
+    points = [sum(part) / len(part) for part in (values[i : i + step] for i in range(0, len(values), step))]
+    low, high = min(points), max(points)
+    scale = (len(_BARS) - 1) / (high - low) if high > low else 0.0
+    return "".join(_BARS[round((point - low) * scale)] for point in points)
+
+
+def _live(account: Account, execution_arn: str, console: Console) -> executions.Execution:
+    with Live(console=console, refresh_per_second=4) as live:
+        for execution in executions.follow(account, execution_arn, _POLL_SECONDS):
+            live.update(Group(_table(execution), _curve(account, execution)))
+    return execution
+
+
+def _table(execution: executions.Execution) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    totals = execution.seconds_by_state()
+    visits = {visit.name: visit for visit in execution.visits}
+    counts = [visit.name for visit in execution.visits]
+    for name, visit in visits.items():
+        if visit.type == "Choice" and visit.status == "SUCCEEDED":
+            continue
+        times = f"×{counts.count(name)}" if counts.count(name) > 1 else ""
+        table.add_row(_ICONS[visit.status], name, f"{totals[name]:.1f} s", times, visit.error)
+    table.add_row("", f"[bold]{execution.status}[/]", f"{execution.seconds:.1f} s", "", "")
+    return table
+
+
+def _curve(account: Account, execution: executions.Execution) -> Text:
+    job_name = executions.training_job_name(account, execution.arn)
+    curve = executions.training_curve(account, job_name) if job_name else []
+    if not curve:
+        return Text("")
+    losses = [loss for _, loss in curve]
+    return Text(f"train:loss {sparkline(losses)} {losses[0]:.2f} → {losses[-1]:.2f}, step {curve[-1][0]}")
+
+
+def _lines(account: Account, execution_arn: str, console: Console) -> executions.Execution:
+    shown = 0
+    for execution in executions.follow(account, execution_arn, _POLL_SECONDS):
+        ended = [visit for visit in execution.visits if visit.exited is not None]
+        for visit in ended[shown:]:
+            note = f" {visit.error}" if visit.error else ""
+            console.print(f"{visit.status:<9} {visit.name} {visit.seconds():.1f} s{note}", highlight=False)
+        shown = len(ended)
+    console.print(f"{execution.status} after {execution.seconds:.1f} s", highlight=False)
+    return execution
