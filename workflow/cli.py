@@ -51,6 +51,7 @@ def local_up(config_file: ConfigFile = None) -> None:
     connection, _, outputs = _local_account(_config(config_file))
     print(f"local cloud: {connection.endpoint_url}")
     print(f"state machine: {outputs.state_machine_arn}")
+    print(f"pictures for the input {{}}: s3://{outputs.data_bucket}/datasets/default/")
 
 
 @local_app.command("down")
@@ -240,7 +241,7 @@ def _home() -> Path:
 def _stderr() -> Console:
     from rich.console import Console
 
-    return Console(stderr=True)
+    return Console(stderr=True, highlight=False)
 
 
 def _config(config_file: Path | None) -> Config:
@@ -320,7 +321,7 @@ def _watch(account: Account, arn: str) -> None:
     try:
         execution = watch(account, arn, console)
     except KeyboardInterrupt:
-        console.print(f"the execution goes on; see it with: kelpie describe {arn.rpartition(':')[2]}", highlight=False)
+        console.print(f"the execution goes on; see it with: kelpie describe {arn.rpartition(':')[2]}")
         raise
     if execution.status != "SUCCEEDED":
         raise ExecutionFailed(

@@ -18,7 +18,9 @@ _ICONS = {
 }
 _BARS = "▁▂▃▄▅▆▇█"
 _CURVE_WIDTH = 40
+_CURVE_SECONDS = 10.0
 _POLL_SECONDS = 1.0
+_WORTH_A_LINE_SECONDS = 0.05
 
 
 def watch(account: Account, execution_arn: str, console: Console) -> executions.Execution:
@@ -68,12 +70,20 @@ def _curve(account: Account, execution: executions.Execution) -> Text:
 
 
 def _lines(account: Account, execution_arn: str, console: Console) -> executions.Execution:
-    shown = 0
+    """One line for each state that takes time or fails, and for each move of the training curve."""
+    shown, curve_shown, running = 0, 0.0, ""
     for execution in executions.follow(account, execution_arn, _POLL_SECONDS):
         ended = [visit for visit in execution.visits if visit.exited is not None]
         for visit in ended[shown:]:
-            note = f" {visit.error}" if visit.error else ""
-            console.print(f"{visit.status:<9} {visit.name} {visit.seconds():.1f} s{note}", highlight=False)
+            if visit.seconds() >= _WORTH_A_LINE_SECONDS or visit.status != "SUCCEEDED":
+                console.print(f"{visit.status:<9} {visit.name} {visit.seconds():.1f} s {visit.error}".rstrip())
         shown = len(ended)
-    console.print(f"{execution.status} after {execution.seconds:.1f} s", highlight=False)
+        current = execution.visits[-1] if execution.visits else None
+        if current and current.exited is None and current.name != running:
+            running = current.name
+            console.print(f"{current.status:<9} {running}")
+        if execution.seconds - curve_shown >= _CURVE_SECONDS and (curve := _curve(account, execution)):
+            curve_shown = execution.seconds
+            console.print(f"          {curve}")
+    console.print(f"{execution.status} after {execution.seconds:.1f} s")
     return execution

@@ -64,6 +64,8 @@ def test_without_permission_to_read_the_data_the_job_fails_with_access_denied(lo
         execution = local_cloud.run()
     assert execution.status == "FAILED"
     assert "AccessDenied" in execution.cause
+    assert "s3:GetObject" in execution.cause
+    assert "Train" in {visit.name for visit in execution.visits}
     assert left_behind(local_cloud, execution) == []
 
 

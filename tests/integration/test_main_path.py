@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
+from pathlib import Path
 
 import pytest
 from integration.harness import LocalCloud
@@ -142,3 +145,18 @@ def test_the_lock_is_free_and_the_version_approved(
     assert "Item" not in item
     packages = local_cloud.account.client("sagemaker").list_model_packages(ModelPackageGroupName="kelpie")
     assert "Approved" in {p["ModelApprovalStatus"] for p in packages["ModelPackageSummaryList"]}
+
+
+def test_the_front_door_answers_a_picture_with_breeds(
+    local_cloud: LocalCloud, first_execution: executions.Execution, dogs_folder: Path
+) -> None:
+    picture = next(dogs_folder.glob("test/*/*.jpg"))
+    response = local_cloud.account.client("lambda").invoke(
+        FunctionName=local_cloud.outputs.classify_function,
+        Payload=json.dumps({"image_base64": base64.b64encode(picture.read_bytes()).decode(), "top_k": 2}),
+    )
+    answer = json.load(response["Payload"])
+    assert "FunctionError" not in response, answer
+    breeds = {path.name for path in (dogs_folder / "test").iterdir()}
+    assert len(answer["predictions"]) == 2
+    assert {prediction["class"] for prediction in answer["predictions"]} <= breeds
