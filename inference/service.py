@@ -134,8 +134,9 @@ class Service:
             if handler.takes_pictures:
                 self._run(handler, model, _warm_up_picture(), "image/png", "application/json", "")
         except Exception as error:  # whatever a model or a user's program does, the server stays and says why
-            self._reason = f"the model cannot be loaded: {type(error).__name__}: {error}"
-            log.exception("%s", self._reason)
+            reason = f"the model cannot be loaded: {type(error).__name__}: {error}"
+            log.exception("%s", reason)
+            self._reason = reason
             return
         self._model, self._handler = model, handler
         log.info("model ready after %.2f s, %d workers", time.monotonic() - started, self.limits.workers)

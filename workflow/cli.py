@@ -45,6 +45,13 @@ ConfigFile = Annotated[
 ExecutionName = Annotated[str | None, typer.Argument(help="Name or ARN; the latest when left out.")]
 
 
+@app.callback()
+def kelpie(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False) -> None:
+    """From a folder of labelled pictures to a guarded, autoscaled SageMaker endpoint."""
+    if debug:
+        os.environ["KELPIE_DEBUG"] = "1"
+
+
 @local_app.command("up")
 def local_up(config_file: ConfigFile = None) -> None:
     """Start the local cloud and deploy the stack into it. Does nothing when both are current."""
@@ -108,12 +115,14 @@ def start(
 
     config = _config(config_file)
     execution_input = _execution_input(input_)
+    if data and not isinstance(execution_input.setdefault("data", {}), dict):
+        raise UsageError('"data" in --input must be an object', detail=f"it is {execution_input['data']!r}")
     if data and not data.startswith("s3://"):
         datasets.pictures(Path(data))  # bad input fails before anything is started
     _, account, outputs = _local_account(config)
     if data:
         uri = data if data.startswith("s3://") else _upload(account, outputs.data_bucket, Path(data))
-        execution_input.setdefault("data", {})["s3_uri"] = uri
+        execution_input["data"]["s3_uri"] = uri
     arn = executions.start(account, outputs.state_machine_arn, execution_input, name)
     print(arn)
     if watch:
@@ -147,14 +156,17 @@ def definition_(config_file: ConfigFile = None) -> None:
     """Print the state machine in the Amazon States Language."""
     from workflow import definition
 
-    print(definition.render(_config(config_file)))
+    print(definition.render(_config(config_file)), end="")
 
 
 @app.command()
 def graph(
     execution: Annotated[str | None, typer.Argument(help="Colour the path of this execution.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Print the state graph as Mermaid text."""
+    from dataclasses import asdict
+
     from workflow import definition, executions
     from workflow.graph import Graph, to_mermaid
 
@@ -163,7 +175,11 @@ def graph(
         account, outputs = running_account()
         arn = executions.find(account, outputs.state_machine_arn, execution)
         statuses = executions.describe(account, arn).statuses()
-    print(to_mermaid(Graph.from_definition(definition.build(_config(None))), statuses), end="")
+    drawn = Graph.from_definition(definition.build(_config(None)))
+    if as_json:
+        print(json.dumps({**asdict(drawn), "statuses": statuses}, indent=2))
+    else:
+        print(to_mermaid(drawn, statuses), end="")
 
 
 @app.command()
@@ -217,13 +233,29 @@ def main() -> None:
     """Run the command line; a KelpieError becomes a message and its exit code."""
     try:
         app(standalone_mode=True)
-    except KelpieError as error:
-        if "--debug" in sys.argv or os.environ.get("KELPIE_DEBUG"):
+    except Exception as error:
+        told = error if isinstance(error, KelpieError) else _refusal(error)
+        if told is None or os.environ.get("KELPIE_DEBUG"):
             raise
-        _report(error)
-        sys.exit(error.exit_code)
+        _report(told)
+        sys.exit(told.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _refusal(error: Exception) -> KelpieError | None:
+    """What AWS answered, for a person; None for an error that is not AWS's."""
+    if not type(error).__module__.startswith("botocore"):
+        return None
+    from botocore.exceptions import ClientError
+
+    if isinstance(error, ClientError):
+        answer = error.response.get("Error", {})
+        return KelpieError(
+            f"{error.operation_name} was refused: {answer.get('Code', 'no error code')}",
+            detail=answer.get("Message", ""),
+        )
+    return KelpieError("AWS could not be reached", detail=str(error), fix="kelpie local status")
 
 
 def _report(error: KelpieError) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from botocore.exceptions import ClientError
+
 from workflow import executions
 from workflow.account import Account
 from workflow.pricing import execution_cost
@@ -84,7 +86,12 @@ def _endpoint(account: Account, output: dict[str, Any]) -> dict[str, Any]:
     name = output.get("names", {}).get("endpoint")
     if not name:
         return {}
-    described: dict[str, Any] = account.client("sagemaker").describe_endpoint(EndpointName=name)
+    try:
+        described: dict[str, Any] = account.client("sagemaker").describe_endpoint(EndpointName=name)
+    except ClientError as error:
+        if "Could not find endpoint" in str(error):  # deleted since; SageMaker has no error code of its own for it
+            return {}
+        raise
     return described
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -44,16 +43,3 @@ def first_execution(local_cloud: LocalCloud) -> executions.Execution:
     execution = local_cloud.run()
     assert execution.status == "SUCCEEDED", f"{execution.error}: {execution.cause}"
     return execution
-
-
-@pytest.fixture
-def eventually() -> Callable[[Callable[[], bool], str, float], None]:
-    """Wait until a condition holds, or fail with what was waited for."""
-
-    def wait(condition: Callable[[], bool], what: str, timeout_seconds: float = 60) -> None:
-        deadline = time.monotonic() + timeout_seconds
-        while not condition():
-            assert time.monotonic() < deadline, f"waited {timeout_seconds} s for {what}"
-            time.sleep(0.2)
-
-    return wait

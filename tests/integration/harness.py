@@ -7,7 +7,7 @@ import io
 import json
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -28,6 +28,14 @@ SMALL: dict[str, Any] = {
     "smoke_test": {"min_accuracy": 0.2, "max_latency_ms": 10_000},
     "hosting": {"target_invocations_per_instance": 4.0, "max_instance_count": 2},
 }
+
+
+def eventually(condition: Callable[[], bool], what: str, timeout_seconds: float = 60) -> None:
+    """Wait until a condition holds, or fail with what was waited for."""
+    deadline = time.monotonic() + timeout_seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {timeout_seconds} s for {what}"
+        time.sleep(0.2)
 
 
 @dataclass(frozen=True)
@@ -84,6 +92,11 @@ class LocalCloud:
     def endpoint(self) -> dict[str, Any]:
         """DescribeEndpoint of the project's endpoint."""
         described: dict[str, Any] = self.account.client("sagemaker").describe_endpoint(EndpointName="kelpie")
+        return described
+
+    def variant(self) -> dict[str, Any]:
+        """The endpoint's only production variant, as DescribeEndpoint gives it."""
+        described: dict[str, Any] = self.endpoint()["ProductionVariants"][0]
         return described
 
     @contextmanager

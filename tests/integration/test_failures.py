@@ -5,13 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
-from collections.abc import Callable
 
-from integration.harness import LocalCloud
+from integration.harness import LocalCloud, eventually
 
 from workflow import executions
-
-Eventually = Callable[[Callable[[], bool], str, float], None]
 
 
 def left_behind(local_cloud: LocalCloud, execution: executions.Execution) -> list[str]:
@@ -39,9 +36,7 @@ def test_an_unknown_key_ends_the_execution_before_anything_is_created(local_clou
     assert {visit.name for visit in execution.visits} & {"AcquireLock", "CheckData", "Train"} == set()
 
 
-def test_killing_the_second_host_fails_the_job_and_leaves_nothing(
-    local_cloud: LocalCloud, eventually: Eventually
-) -> None:
+def test_killing_the_second_host_fails_the_job_and_leaves_nothing(local_cloud: LocalCloud) -> None:
     arn = local_cloud.start(training={"epochs": 200})
 
     def training() -> bool:
@@ -69,9 +64,7 @@ def test_without_permission_to_read_the_data_the_job_fails_with_access_denied(lo
     assert left_behind(local_cloud, execution) == []
 
 
-def test_a_stopped_execution_stops_its_job_and_does_not_block_the_next(
-    local_cloud: LocalCloud, eventually: Eventually
-) -> None:
+def test_a_stopped_execution_stops_its_job_and_does_not_block_the_next(local_cloud: LocalCloud) -> None:
     arn = local_cloud.start(training={"epochs": 200})
     eventually(lambda: bool(local_cloud.process_ids("*/algo-*")), "the training processes", 90)
     executions.stop(local_cloud.account, arn)

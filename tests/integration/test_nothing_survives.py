@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
+from integration.harness import eventually
 
 from workflow import config, datasets, executions, stack
 from workflow.local import cloud
 
-Eventually = Callable[[Callable[[], bool], str, float], None]
 
-
-def test_kill_9_of_the_supervisor_in_mid_training_leaves_no_process(
-    tmp_path: Path, dogs_folder: Path, eventually: Eventually
-) -> None:
+def test_kill_9_of_the_supervisor_in_mid_training_leaves_no_process(tmp_path: Path, dogs_folder: Path) -> None:
     settings = config.load(None)
     home = tmp_path / "local"
     connection = cloud.up(home, region=settings.aws.region, time_scale=60)

@@ -37,6 +37,7 @@ def kelpie(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (("start", "--local", "--input", "{"), "--input is not JSON"),
         (("start", "--local", "--input", "[1]"), "--input"),
         (("start", "--local", "--config", "missing.toml"), "missing.toml"),
+        (("start", "--local", "--input", '{"data": "x"}', "--data", "s3://bucket/pictures/"), '"data" in --input'),
     ],
 )
 def test_a_start_that_cannot_work_says_why_before_a_cloud_is_started(
@@ -71,6 +72,17 @@ def test_the_definition_and_the_graph_are_printed_offline(tmp_path: Path) -> Non
     assert graph.startswith("flowchart TD")
     for state in definition["States"]:
         assert f'"{state}"' in graph
+
+
+def test_debug_shows_the_traceback_of_an_error(tmp_path: Path) -> None:
+    assert "Traceback" in kelpie("--debug", "start", cwd=tmp_path).stderr
+
+
+def test_the_graph_as_json_has_the_states_and_the_transitions(tmp_path: Path) -> None:
+    graph = json.loads(kelpie("graph", "--json", cwd=tmp_path).stdout)
+    names = {node["name"] for node in graph["nodes"]}
+    assert {"Train", "SmokeTest", "CleanUp"} <= names
+    assert {edge["target"] for edge in graph["edges"]} <= names
 
 
 def test_status_without_a_cloud_is_null_as_json(tmp_path: Path) -> None:
