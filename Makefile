@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+PARALLEL := -n 2 --dist loadgroup
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-all check lock clean
@@ -30,10 +31,10 @@ demo: $(INSTALLED) ## from drawn dogs to a served, smoke-tested endpoint, on thi
 	@echo "The summary is build/demo/summary.json; end the local cloud with:  .venv/bin/kelpie local down"
 
 test: $(INSTALLED) ## the fast tests, real executions among them
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-all: $(INSTALLED) ## every test that runs offline, slow drills too
-	$(BIN)/python -m pytest -m 'not browser and not aws'
+	$(BIN)/python -m pytest $(PARALLEL) -m 'not browser and not aws'
 
 check: $(INSTALLED) ## lint, types, import directions, spelling
 	$(BIN)/ruff check .

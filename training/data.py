@@ -7,9 +7,10 @@ the same after a restart and on any number of hosts.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ class DataError(ValueError):
     """The data set cannot be trained on as it is."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Picture:
     """One labelled file; `label` is the position of its class in `DataSet.classes`."""
 
@@ -58,25 +59,90 @@ class DataSet:
 # --- scanning --------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Found:
+    """The files that should be pictures. `parts` has the given splits, or everything under `` (to be split)."""
+
+    root: Path
+    base: Path
+    classes: tuple[str, ...]
+    parts: Mapping[str, Sequence[Picture]]
+
+    @property
+    def files(self) -> list[Picture]:
+        return [picture for part in self.parts.values() for picture in part]
+
+    def name(self, picture: Picture) -> str:
+        """The path below the data folder, in a form that any log can take."""
+        return _printable(picture.path.relative_to(self.root).as_posix())
+
+    @property
+    def manifest_sha256(self) -> str:
+        digest = hashlib.sha256()
+        for split, part in sorted(self.parts.items()):
+            for picture in part:
+                path = os.fsencode(picture.path.relative_to(self.root))
+                digest.update(b"%s %s %s\n" % (split.encode(), path, picture.sha256.encode()))
+        return digest.hexdigest()
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def _folders(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
-def _class_folder(folder: Path) -> list[tuple[Path, str]]:
-    files = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-    return [(p, hashlib.sha256(p.read_bytes()).hexdigest()) for p in sorted(files) if p.is_file()]
+def _class_folder(folder: Path) -> Iterator[tuple[Path, str]]:
+    for path in sorted(folder.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.suffix.lower() in SUFFIXES and not hidden and path.is_file():
+            yield path, hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _labelled(folder: Path, classes: Sequence[str]) -> list[Picture]:
     unknown = sorted({p.name for p in _folders(folder)} - set(classes))
     if unknown:
-        raise DataError(f"{folder.name}/ has classes that train/ lacks: {', '.join(unknown[:10])}")
+        raise DataError(f"{folder.name}/ has classes that train/ lacks: {', '.join(map(_printable, unknown[:10]))}")
     return [
         Picture(path, label, sha256)
         for label, name in enumerate(classes)
         if (folder / name).is_dir()
         for path, sha256 in _class_folder(folder / name)
     ]
+
+
+def find(root: Path) -> Found:
+    """Find the files under `root` that should be pictures; none is decoded.
+
+    Given splits are kept: `train/<class>/*` with `test/` and `valid/` (or `val/`, `validation/`). Without `test/`,
+    `valid/` is what is tested on; with `train/` alone, or with `<class>/*` at the top, the split is by content
+    (`split_of`). Other top-level files are ignored, and whatever is hidden.
+
+    Raises:
+        DataError: fewer than two classes, or a split with classes that train/ lacks.
+    """
+    folders = {
+        split: folder
+        for split, names in SPLIT_FOLDERS.items()
+        for folder in [next((root / n for n in names if (root / n).is_dir()), None)]
+        if folder is not None
+    }
+    base = folders.get("train", root)
+    classes = tuple(p.name for p in _folders(base))
+    if len(classes) < 2:
+        names = ", ".join(map(_printable, classes)) or "none"
+        raise DataError(f"a classifier needs two or more class folders, {base} has {len(classes)} ({names})")
+    if "train" in folders and "test" not in folders and "valid" in folders:
+        folders["test"] = folders.pop("valid")
+    if not ("train" in folders and "test" in folders):
+        folders = {"": base}
+    parts = {split: tuple(_labelled(folder, classes)) for split, folder in folders.items()}
+    return Found(root, base, classes, parts)
+
+
+# --- splits ----------------------------------------------------------------------------------------------------------
 
 
 def split_of(hashes: Iterable[str]) -> dict[str, str]:
@@ -98,58 +164,40 @@ def split_of(hashes: Iterable[str]) -> dict[str, str]:
     return split
 
 
-def _split_by_content(pictures: Sequence[Picture]) -> dict[str, list[Picture]]:
+def _split_by_content(pictures: Sequence[Picture]) -> dict[str, Sequence[Picture]]:
     by_class: dict[int, list[str]] = {}
     for picture in pictures:
         by_class.setdefault(picture.label, []).append(picture.sha256)
-    split = {label: split_of(hashes) for label, hashes in by_class.items()}
+    splits = {label: split_of(hashes) for label, hashes in by_class.items()}
     parts: dict[str, list[Picture]] = {"train": [], "valid": [], "test": []}
     for picture in pictures:
-        parts[split[picture.label][picture.sha256]].append(picture)
-    return parts
+        parts[splits[picture.label][picture.sha256]].append(picture)
+    return {**parts}
 
 
-def scan(root: Path) -> DataSet:
-    """Find the pictures under `root` and their splits.
-
-    Given splits are kept: `train/<class>/*` with `test/` and `valid/` (or `val/`, `validation/`). Without `test/`,
-    `valid/` is what is tested on; with `train/` alone, or with `<class>/*` at the top, the split is by content
-    (`split_of`). Other top-level files are ignored.
+def split(found: Found) -> DataSet:
+    """The data set of the files found.
 
     Raises:
-        DataError: no pictures, fewer than two classes, or a class without train or test pictures.
+        DataError: a class without train or test pictures.
     """
-    found = {
-        split: folder
-        for split, names in SPLIT_FOLDERS.items()
-        for folder in [next((root / n for n in names if (root / n).is_dir()), None)]
-        if folder is not None
-    }
-    base = found.get("train", root)
-    classes = tuple(p.name for p in _folders(base))
-    if "train" in found and "test" not in found and "valid" in found:
-        found["test"] = found.pop("valid")
-    if "train" in found and "test" in found:
-        parts = {split: _labelled(folder, classes) for split, folder in found.items()}
-    else:
-        parts = _split_by_content(_labelled(base, classes))
-    if len(classes) < 2:
-        names = ", ".join(classes) or "none"
-        raise DataError(f"a classifier needs two or more class folders, {base} has {len(classes)} ({names})")
-    for split in ("train", "test"):
-        counts = Counter(picture.label for picture in parts[split])
-        empty = [name for label, name in enumerate(classes) if not counts[label]]
+    parts = {"valid": (), **(_split_by_content(found.parts[""]) if "" in found.parts else found.parts)}
+    for part in ("train", "test"):
+        counts = Counter(picture.label for picture in parts[part])
+        empty = [_printable(name) for label, name in enumerate(found.classes) if not counts[label]]
         if empty:
             some = ", ".join(empty[:10]) + (", ..." if len(empty) > 10 else "")
             raise DataError(
-                f"no {split} pictures ({', '.join(SUFFIXES)}) for {len(empty)} of {len(classes)} classes: {some}. "
+                f"no {part} pictures ({', '.join(SUFFIXES)}) for {len(empty)} of {len(found.classes)} classes: {some}. "
                 "Every class needs two different pictures or more, one for train and one for test"
             )
-    lines = [
-        f"{split} {p.path.relative_to(root).as_posix()} {p.sha256}" for split in sorted(parts) for p in parts[split]
-    ]
-    manifest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
-    return DataSet(classes, tuple(parts["train"]), tuple(parts.get("valid", ())), tuple(parts["test"]), manifest)
+    manifest_sha256 = replace(found, parts=parts).manifest_sha256
+    return DataSet(found.classes, tuple(parts["train"]), tuple(parts["valid"]), tuple(parts["test"]), manifest_sha256)
+
+
+def scan(root: Path) -> DataSet:
+    """`find` and `split`, for folders without bad files."""
+    return split(find(root))
 
 
 # --- order -----------------------------------------------------------------------------------------------------------

@@ -16,9 +16,13 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
+START_TIMEOUT_SECONDS = 1800
+"""How long a process waits for the others to start: hosts begin minutes apart, as their downloads take longer or
+shorter."""
 TIMEOUT_SECONDS = 180
-"""How long a process waits for the others, at the start and at any step. A host that dies is noticed at once (its
+"""How long a process waits for the others once all have started, at any step. A host that dies is noticed at once (its
 connections close); this bounds a host that hangs."""
 SHARDS = 4
 """Parts that a global batch is cut into, whatever the number of processes, as long as that divides it."""
@@ -93,8 +97,14 @@ def connected(hosts: Hosts, local_rank: int, environment: Mapping[str, str]) -> 
     if hosts.gpu_count:
         torch.cuda.set_device(device)
     backend = "cpu:gloo,cuda:nccl" if hosts.gpu_count else "gloo"
-    with _talking("joining the other hosts"):
-        dist.init_process_group(backend, rank=rank, world_size=world_size, timeout=timedelta(seconds=TIMEOUT_SECONDS))
+    short = timedelta(seconds=TIMEOUT_SECONDS)
+    with _talking("waiting for the other hosts to start"):
+        meeting = rendezvous(
+            "env://", rank=rank, world_size=world_size, timeout=timedelta(seconds=START_TIMEOUT_SECONDS)
+        )
+        store, _, _ = next(meeting)  # returns when all are there
+        store.set_timeout(short)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=short)
     yield worker
     # After an error there is nobody to say goodbye to: leaving at once is what tells the others.
     with _talking("leaving the other hosts"):

@@ -148,10 +148,12 @@ def smoke_pictures(classes: Sequence[str], pictures: Sequence[Picture]) -> list[
     """Test pictures for the smoke test, (class, picture): chosen by content hash, not by how the model did on them."""
     chosen: list[tuple[str, Picture]] = []
     by_hash = sorted(pictures, key=lambda picture: picture.sha256)
-    small = [picture for picture in by_hash if picture.path.stat().st_size <= MAX_SMOKE_PICTURE_BYTES]
+    of_class: dict[int, list[Picture]] = {}
+    for picture in by_hash:
+        if picture.path.stat().st_size <= MAX_SMOKE_PICTURE_BYTES:
+            of_class.setdefault(picture.label, []).append(picture)
     for turn in range(MAX_SMOKE_PICTURES_PER_CLASS):
         for label, name in enumerate(classes):
-            of_class = [picture for picture in small if picture.label == label]
-            if turn < len(of_class):
-                chosen.append((name, of_class[turn]))
+            if turn < len(of_class.get(label, ())):
+                chosen.append((name, of_class[label][turn]))
     return chosen[:MAX_SMOKE_PICTURES]

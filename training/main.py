@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from torch.multiprocessing.spawn import ProcessExitedException, spawn
 
 from inference.contract import ModelContract
-from training import checkpoint, data, evaluate, export
+from training import checkpoint, data, evaluate, export, quarantine
 from training.backbones import BackboneError, build, calibrate
 from training.checkpoint import CheckpointError
 from training.data import DataError, DataSet, Picture
@@ -123,7 +123,13 @@ def run(settings: Settings, folders: Folders, worker: Worker, interruption: Inte
     first = worker.rank == 0
 
     # data
-    pictures = data.scan(folders.data)
+    found = data.find(folders.data)
+    bad = quarantine.bad_files(found, export.input_contract(settings), worker, threads)
+    pictures = data.split(quarantine.without(found, bad, settings.max_bad_share))
+    left_out = [{"picture": found.name(p), "reason": why} for p, why in bad.items()]
+    copied = [found.name(p) for p in quarantine.copies(pictures)]
+    if first:
+        quarantine.say(left_out, copied)
     for split in ("train", "valid", "test") if first else ():
         print(f"{len(getattr(pictures, split))} {split} pictures of {len(pictures.classes)} classes", flush=True)
 
@@ -135,7 +141,8 @@ def run(settings: Settings, folders: Folders, worker: Worker, interruption: Inte
         some = pictures.train[:: -(-len(pictures.train) // CALIBRATION_PICTURES)]
         calibrate(model, to_batch([data.plain(p, export.input_contract(settings)) for p in some], torch.device("cpu")))
     trainee = Trainee(settings, model, worker.device)
-    result_settings = {k: v for k, v in asdict(settings).items() if k != "checkpoint_interval_steps"}
+    without_effect = ("checkpoint_interval_steps", "max_bad_share")
+    result_settings = {k: v for k, v in asdict(settings).items() if k not in without_effect}
     identity = json.dumps([result_settings, pictures.manifest_sha256, export.weights_sha256(model)], sort_keys=True)
     fingerprint = hashlib.sha256(identity.encode()).hexdigest()
     require_agreement(worker, "pictures, settings or weights", fingerprint)
@@ -192,11 +199,12 @@ def run(settings: Settings, folders: Folders, worker: Worker, interruption: Inte
                 loss, stop = sums[-2:].tolist()
                 if not math.isfinite(loss):
                     raise DataError(f"the loss is {loss} at step {step}: try a lower --learning-rate")
-                if first and (step % LOG_INTERVAL_STEPS == 0 or step == total_steps):
-                    log(epoch=epoch + 1, step=step, train__loss=f"{loss:.4f}")
-                if first and (step % settings.checkpoint_interval_steps == 0 or step == total_steps or stop):
+                saved = step % settings.checkpoint_interval_steps == 0 or step == total_steps or stop
+                if first and saved:
                     whole = {"step": step, "fingerprint": fingerprint, **trainee.state()}
                     checkpoint.save(folders.checkpoints, step, checkpoint.encode(whole))
+                if first and (saved or step % LOG_INTERVAL_STEPS == 0):
+                    log(epoch=epoch + 1, step=step, train__loss=f"{loss:.4f}")
                 if stop:
                     print(f"interrupted: stopped after step {step} of {total_steps}", flush=True)
                     raise SystemExit(EXIT_INTERRUPTED)
@@ -233,6 +241,7 @@ def run(settings: Settings, folders: Folders, worker: Worker, interruption: Inte
     predicted = evaluate.predicted_labels(worker, onnx, contract, pictures.test, threads)
     matrix = evaluate.confusion(pictures.test, predicted, len(pictures.classes))
     evaluation = evaluate.report(pictures.classes, matrix)
+    evaluation |= {"left_out": left_out, "test_pictures_also_in_train": copied}
     contender = evaluate.champion(folders.champion, pictures.classes)
     comparable = contender.contract is not None
     evaluation["champion"] = {"comparable": comparable, "reason": contender.reason, "accuracy": None}

@@ -45,6 +45,8 @@ class Settings:
     """Decides order, augmentation and the initial head."""
     checkpoint_interval_steps: int = 10
     """Steps between two checkpoints: what an interruption repeats at most."""
+    max_bad_share: float = 0.05
+    """Largest share of the files, 0 to 1, that may be left out because they cannot be decoded as pictures."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,9 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(flag, default=getattr(default, name), type=int, metavar="N", help=unit)
     parser.add_argument("--learning-rate", default=default.learning_rate, type=float, metavar="X", help="peak rate")
     parser.add_argument("--seed", default=default.seed, type=int, metavar="N", help="order, augmentation, initial head")
+    parser.add_argument(
+        "--max-bad-share", default=default.max_bad_share, type=float, metavar="X", help="of files that are no pictures"
+    )
     folders = parser.add_argument_group("outside SageMaker")
     folders.add_argument("--data", type=Path, metavar="DIR", help="pictures; default: the `data` channel")
     folders.add_argument("--output", type=Path, metavar="DIR", help="gets model/, output/ and checkpoints/")
@@ -97,6 +102,8 @@ def _check(settings: Settings) -> None:
         raise SettingsError(f"--learning-rate must be between 0 and 10, got {settings.learning_rate}")
     if settings.seed < 0:
         raise SettingsError(f"--seed must be 0 or more, got {settings.seed}")
+    if not 0 <= settings.max_bad_share <= 1:
+        raise SettingsError(f"--max-bad-share must be between 0 and 1, got {settings.max_bad_share}")
     if settings.backbone == "efficientnet_lite0" and settings.image_size % 32:
         raise SettingsError(f"--image-size must be a multiple of 32 for efficientnet_lite0, got {settings.image_size}")
     if settings.weights == "none" and settings.trainable == "head":

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from workflow.errors import ExecutionFailed, KelpieError, NotRunning, UsageError
+from workflow.fault_commands import fault_app
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,7 +32,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 local_app = typer.Typer(help="The local cloud: an AWS account of processes on this machine.", no_args_is_help=True)
-fault_app = typer.Typer(help="Make something go wrong in the local cloud.", no_args_is_help=True)
 example_app = typer.Typer(help="Example data.", no_args_is_help=True)
 app.add_typer(local_app, name="local")
 local_app.add_typer(fault_app, name="fault")
@@ -66,7 +66,7 @@ def local_down() -> None:
     """End the local cloud and every process of it. What it held is gone."""
     from workflow.local import cloud
 
-    print("local cloud ended" if cloud.down(_home()) else "no local cloud was running")
+    print("local cloud ended" if cloud.down(cloud.default_home()) else "no local cloud was running")
 
 
 @local_app.command("status")
@@ -74,7 +74,7 @@ def local_status(as_json: AsJson = False) -> None:
     """Show the local cloud's address and processes."""
     from workflow.local import cloud
 
-    status = cloud.status(_home())
+    status = cloud.status(cloud.default_home())
     if as_json:
         print(json.dumps(status, indent=2))
     elif status is None:
@@ -83,16 +83,6 @@ def local_status(as_json: AsJson = False) -> None:
         print(f"{status['endpoint_url']}  pid {status['pid']}  waits divided by {status['time_scale']:g}")
         for process in status["processes"]:
             print(f"  {process['pid']:>8}  {process['name']}")
-
-
-@fault_app.command("spot-interruption")
-def fault_spot_interruption(
-    after_checkpoints: Annotated[int, typer.Option(min=0, help="Let the job write so many checkpoints first.")] = 1,
-    count: Annotated[int, typer.Option(min=1, help="How often to interrupt.")] = 1,
-) -> None:
-    """Interrupt the running training job, or the next one, as a spot reclaim does."""
-    _connection().interrupt_spot(after_checkpoints=after_checkpoints, count=count)
-    print(f"the next training job is interrupted {count}x after {after_checkpoints} checkpoints")
 
 
 @app.command()
@@ -112,17 +102,17 @@ def start(
             fix="kelpie start --local",
         )
     from workflow import datasets, executions
+    from workflow.config import check_execution_input
 
     config = _config(config_file)
     execution_input = _execution_input(input_)
-    if data and not isinstance(execution_input.setdefault("data", {}), dict):
-        raise UsageError('"data" in --input must be an object', detail=f"it is {execution_input['data']!r}")
+    check_execution_input(execution_input, config)
     if data and not data.startswith("s3://"):
         datasets.pictures(Path(data))  # bad input fails before anything is started
     _, account, outputs = _local_account(config)
     if data:
         uri = data if data.startswith("s3://") else _upload(account, outputs.data_bucket, Path(data))
-        execution_input["data"]["s3_uri"] = uri
+        execution_input.setdefault("data", {})["s3_uri"] = uri
     arn = executions.start(account, outputs.state_machine_arn, execution_input, name)
     print(arn)
     if watch:
@@ -141,12 +131,14 @@ def describe(execution: ExecutionName = None, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def stop(execution: ExecutionName = None) -> None:
+def stop(
+    execution: Annotated[str | None, typer.Argument(help="Name or ARN; the one that runs when left out.")] = None,
+) -> None:
     """Stop an execution; its training job is stopped with it."""
     from workflow import executions
 
     account, outputs = running_account()
-    arn = executions.find(account, outputs.state_machine_arn, execution)
+    arn = executions.find(account, outputs.state_machine_arn, execution, running=True)
     executions.stop(account, arn)
     print(f"stopped {arn}")
 
@@ -195,13 +187,19 @@ def predict(
     client = account.client("sagemaker-runtime")
     answers: list[dict[str, Any]] = []
     for picture in pictures:
-        response = client.invoke_endpoint(
-            EndpointName=endpoint_name,
-            ContentType=_content_type(picture),
-            Accept="application/json",
-            CustomAttributes=f"top_k={top_k}",
-            Body=picture.read_bytes(),
-        )
+        try:
+            response = client.invoke_endpoint(
+                EndpointName=endpoint_name,
+                ContentType=_content_type(picture),
+                Accept="application/json",
+                CustomAttributes=f"top_k={top_k}",
+                Body=picture.read_bytes(),
+            )
+        except client.exceptions.ModelError as error:
+            raise KelpieError(
+                f"{picture}: the endpoint does not classify it",
+                detail=error.response.get("OriginalMessage", str(error)),
+            ) from error
         answers.append({"picture": str(picture), **json.loads(response["Body"].read())})
     if as_json:
         print(json.dumps(answers, indent=2))
@@ -266,10 +264,6 @@ def _report(error: KelpieError) -> None:
         print(f"  try: {error.fix}", file=sys.stderr)
 
 
-def _home() -> Path:
-    return Path(os.environ.get("KELPIE_HOME", ".kelpie")).absolute() / "local"
-
-
 def _stderr() -> Console:
     from rich.console import Console
 
@@ -285,7 +279,7 @@ def _config(config_file: Path | None) -> Config:
 def _connection() -> Connection:
     from workflow.local import cloud
 
-    connection = cloud.connect(_home())
+    connection = cloud.connect(cloud.default_home())
     if connection is None:
         raise NotRunning("no local cloud is running here", fix="kelpie local up")
     return connection
@@ -305,7 +299,7 @@ def _local_account(config: Config) -> tuple[Connection, Account, StackOutputs]:
     from workflow.local import cloud
 
     with _stderr().status("starting the local cloud") as status:
-        connection = cloud.up(_home(), region=config.aws.region, time_scale=config.local.time_scale)
+        connection = cloud.up(cloud.default_home(), region=config.aws.region, time_scale=config.local.time_scale)
         account = connection.account()
         outputs = stack.deploy(
             account,

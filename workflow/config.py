@@ -160,8 +160,9 @@ class VpcSettings(Section):
 class LockSettings(Section):
     """What happens when an execution starts while another one of the same project runs."""
 
-    when_held: Literal["refuse"] = "refuse"
-    """`refuse`: the later execution fails at once and names the one that runs."""
+    when_held: Literal["refuse", "wait"] = "refuse"
+    """`refuse`: the later execution fails at once and names the one that runs. `wait`: it waits for its turn, up to 6
+    hours."""
 
 
 class RetentionSettings(Section):
@@ -234,8 +235,25 @@ def load(path: Path | None = None) -> Config:
         config = Config.model_validate(values)
     except ValidationError as error:
         raise ConfigError(f"{path} has values that are not allowed.", _explain(error), _FIX) from error
-    _check_order(config, path)
+    _check_order(config.model_dump(), path)
     return config
+
+
+def check_execution_input(values: dict[str, Any], config: Config) -> None:
+    """Check an execution's input against the same rules as ResolveInput, before anything is started.
+
+    Raises:
+        ConfigError: A key is unknown, or a value is not allowed.
+    """
+    given = {name: section for name, section in values.items() if name != "Comment"}
+    merged: dict[str, Any] = config.model_dump()
+    try:
+        ExecutionInput.model_validate(given)
+    except ValidationError as error:
+        raise ConfigError("the execution input has values that are not allowed.", _explain(error), _FIX) from error
+    for name, section in given.items():
+        merged[name] |= section
+    _check_order(merged, "the execution input")
 
 
 def execution_input_schema() -> dict[str, Any]:
@@ -315,15 +333,15 @@ def _siblings(location: tuple[int | str, ...]) -> list[str]:
     return sorted(fields)
 
 
-def _check_order(config: Config, path: Path) -> None:
+def _check_order(values: dict[str, Any], source: Path | str) -> None:
     def value(key: str) -> int:
         section, name = key.split(".")
-        return int(getattr(getattr(config, section), name))
+        return int(values[section][name])
 
     for left, operator, right in ORDER_RULES:
         if value(left) > value(right):
             detail = f"{left} = {value(left)}, {right} = {value(right)}: must be {left} {operator} {right}"
-            raise ConfigError(f"{path} has values that are not allowed.", detail, _FIX)
+            raise ConfigError(f"{source} has values that are not allowed.", detail, _FIX)
 
 
 def _toml(value: object) -> str:

@@ -17,13 +17,14 @@ _UPLOAD_THREADS = 16
 
 
 def pictures(folder: Path) -> list[Path]:
-    """The picture files below `folder`, sorted; hidden files and folders are left out.
+    """The picture files below `folder`, sorted; hidden files and folders are left out, links are followed.
 
     Raises:
-        KelpieError: no such folder, fewer than two classes, or no picture in it.
+        KelpieError: no such folder, fewer than two classes, no picture in it, or a name or link that cannot be used.
     """
     if not folder.is_dir():
-        raise KelpieError(f"there is no data folder {folder}", detail=_LAYOUT, fix=f"kelpie example dogs {folder}")
+        what = f"{folder} is a file, not a data folder" if folder.is_file() else f"there is no data folder {folder}"
+        raise KelpieError(what, detail=_LAYOUT, fix="draw an example: kelpie example dogs build/demo/dogs")
     files = sorted(_walk(folder))
     classes = {path.parent.name for path in files if path.parent != folder}
     if len(classes) < 2:
@@ -32,7 +33,22 @@ def pictures(folder: Path) -> list[Path]:
             detail=f"{_LAYOUT}; pictures end in {', '.join(sorted(PICTURE_SUFFIXES))}",
             fix=f"put the pictures of each class into a folder of its own below {folder}",
         )
+    for path in files:
+        _check_name(folder, path)
     return files
+
+
+def _check_name(folder: Path, path: Path) -> None:
+    """S3 keys are UTF-8, and CheckData refuses control characters: said here, before anything is uploaded."""
+    key = path.relative_to(folder).as_posix()
+    if any(c < " " or c == "\\" or "\ud800" <= c <= "\udfff" for c in key):
+        raise KelpieError(
+            f"{key!r} has a character that a key in S3 should not have",
+            detail="not allowed are control characters, backslashes and what is not Unicode",
+            fix=f"rename it in {folder}",
+        )
+    if not path.exists():
+        raise KelpieError(f"{path} is a link to nothing", fix="remove the link, or put the picture there")
 
 
 def fingerprint(folder: Path, files: list[Path]) -> str:
@@ -71,10 +87,15 @@ def upload(account: Account, bucket: str, folder: Path, on_progress: Callable[[i
     return f"s3://{bucket}/{prefix}"
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    for root, directories, names in os.walk(folder):
-        directories[:] = [name for name in directories if not name.startswith(".")]
-        for name in names:
-            path = Path(root, name)
-            if not name.startswith(".") and path.suffix.lower() in PICTURE_SUFFIXES:
-                yield path
+def _walk(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
+    """Picture files; a link to a folder is entered unless it leads back to a folder that it is in."""
+    here = os.path.realpath(folder)
+    if here in above:
+        return
+    for entry in os.scandir(folder):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from _walk(Path(entry.path), above | {here})
+        elif Path(entry.name).suffix.lower() in PICTURE_SUFFIXES:
+            yield Path(entry.path)

@@ -7,7 +7,7 @@ What the state data holds, and the state that puts it there:
     settings    ResolveInput        the input merged into the defaults; every later state reads its settings here
     names       NameResources       what this execution calls the things that it creates
     limits      LimitTraining       seconds that training may take
-    attempt     NameResources       the number of the training job
+    attempt     ResolveInput        the number of the training job; NextAttempt counts it up
     data        CheckData           what lies in the folder of pictures
     train       Train               what DescribeTrainingJob answers
     artifacts   NameArtifacts       where the model and its evidence lie
@@ -17,7 +17,7 @@ What the state data holds, and the state that puts it there:
     deployment  DescribeDeployment  the endpoint while and after it changes
     smoke       SmokeTest           what the endpoint answered
     failed      any Task            Error and Cause, by the name of the state that failed
-    warnings    after promotion     the same, for failures that no longer matter to the result
+    warnings    after promotion     the same, for failures that no longer matter to the result; NoteFallBack too
     clean_up    CleanUp             what went wrong in one sentence, and what was undone
 
 `${Name}` stands for a value that belongs to an account; the stack puts it in (see `SUBSTITUTIONS`).
@@ -101,9 +101,15 @@ Source: issue 3432 of aws/amazon-sagemaker-examples, read 2026-11.
 
 CLEAN_UP_LAPS = 240
 
+LOCK_LAPS = 72
+"""How often an execution that may wait for the lock looks whether it is free."""
+
+LOCK_LAP_SECONDS = 300
+"""With the laps: 6 hours, which is longer than an execution with the default limits may take."""
+
 LAP_SECONDS = 30
 
-TIMEOUT_SECONDS = 60 * 86_400
+TIMEOUT_SECONDS = 90 * 86_400
 """Longer than every path through the machine can take; a test adds them up. An execution that is timed out skips
 every Catch, so this is only the very last resort."""
 
@@ -153,8 +159,8 @@ def settle(config: Config) -> Chapter:
             "model": Expr(name),
             "endpoint_config": Expr(name),
             "endpoint": config.project.name,
-            "output_s3_uri": Expr(names.run_s3_uri("output")),
-            "checkpoint_s3_uri": Expr(names.run_s3_uri("checkpoints/")),
+            "output_s3_uri": Expr(names.output_s3_uri()),
+            "checkpoint_s3_uri": Expr(names.checkpoint_s3_uri()),
         },
         result_path="$.names",
     )
@@ -230,7 +236,16 @@ def lock(config: Config) -> Chapter:
         text(f"Execution {{}} of project {project} is running.", "$.lock.Item.owner.S"),
         "Another execution runs: this one gives way and names it",
     )
-    acquire.add_catch(Catch(read, error_equals=["DynamoDB.ConditionalCheckFailedException"], result_path="$.lock"))
+    is_held = {"error_equals": ["DynamoDB.ConditionalCheckFailedException"], "result_path": "$.lock"}
+    give_way: State = held
+    if config.lock.when_held == "wait":
+        start_waiting, give_way = _wait_for_lock(project, read, held)
+        acquire.add_catch(Catch(start_waiting, **is_held))
+        # Someone else was faster.
+        acquire_freed.add_catch(Catch(give_way, **is_held))
+        take_over.add_catch(Catch(give_way, **is_held))
+    else:
+        acquire.add_catch(Catch(read, **is_held))
     read.next(still_held)
     still_held.add_choice(ChoiceRule.IsPresent("$.lock.Item.owner.S", True), describe_owner)
     still_held.default_choice(acquire_freed)
@@ -238,9 +253,38 @@ def lock(config: Config) -> Chapter:
     gone = ["Sfn.ExecutionDoesNotExistException"]
     describe_owner.add_catch(Catch(take_over, error_equals=gone, result_path="$.lock_owner"))
     describe_owner.next(owner_running)
-    owner_running.add_choice(one_of("$.lock_owner.status", ("RUNNING", "PENDING_REDRIVE")), held)
+    owner_running.add_choice(one_of("$.lock_owner.status", ("RUNNING", "PENDING_REDRIVE")), give_way)
     owner_running.default_choice(take_over)
     return Chapter(acquire, [acquire.next, acquire_freed.next, take_over.next])
+
+
+def _wait_for_lock(project: str, read: State, held: State) -> tuple[State, State]:
+    """Look again and again who holds the lock, a bounded number of times.
+
+    Returns the state before the first look, and the one to go to whenever somebody else holds it.
+    """
+    start = Pass("StartWaitingForLock", result={"number": 0}, result_path="$.lock_laps")
+    count_lap = Pass(
+        "CountLockLap",
+        parameters={"number": Expr("States.MathAdd($.lock_laps.number, 1)")},
+        result_path="$.lock_laps",
+    )
+    again = Choice("WaitForLockAgain?", comment="Another execution has its turn first")
+    wait = Wait("WaitForLock", seconds=LOCK_LAP_SECONDS)
+    contested = failure(
+        "LockContested",
+        "AcquireLock",
+        "LockHeld",
+        f"Other executions of project {project} were faster each time.",
+        "There is no single one to name",
+    )
+    start.next(read)
+    Chain([count_lap, again])
+    again.add_choice(ChoiceRule.NumericLessThan("$.lock_laps.number", LOCK_LAPS), wait)
+    again.add_choice(ChoiceRule.IsPresent("$.lock.Item.owner.S", True), held)
+    again.default_choice(contested)
+    wait.next(read)
+    return start, count_lap
 
 
 # 3. Is there anything to learn from?
@@ -268,6 +312,34 @@ def train(config: Config) -> Chapter:
     use_spot = Choice("UseSpot?", comment="Spare capacity costs less and may be interrupted")
     spot = training_step("Train", config, spot=True, comment="Trains on managed spot capacity")
     on_demand = training_step("TrainOnDemand", config, spot=False, comment="Trains on demand")
+    describe = sdk_step(
+        "DescribeSpotTraining",
+        "sagemaker:describeTrainingJob",
+        {"TrainingJobName": Expr(names.training_job())},
+        result_path="$.train",
+        comment="How did the job end? The cause of a failure may be cut off, or have no form at all",
+    )
+    spot_completed = Choice(
+        "SpotTrainingCompleted?",
+        comment="Only what lacks capacity goes on elsewhere. A stopped job may look like success here; it is none",
+    )
+    note_fall_back = Pass(
+        "NoteFallBack",
+        parameters={
+            "Error": "NoSpotCapacity",
+            "Cause": text("There was no spot capacity for {}-{}.", "$.names.training_job", "$.attempt.number"),
+        },
+        result_path="$.warnings.Train",
+        comment="Training goes on on demand, which costs more",
+    )
+    forget_failure = Pass("ForgetFailure", result={}, result_path="$.failed", comment="The next job makes it good")
+    next_attempt = Pass(
+        "NextAttempt",
+        parameters={"number": Expr("States.MathAdd($.attempt.number, 1)")},
+        result_path="$.attempt",
+        comment="A job of another name that resumes from the same checkpoints",
+    )
+    spot_failed = Pass("SpotTrainingFailed", comment="Why is in the state data already")
     completed = Choice("TrainingCompleted?", comment="A job that was stopped may look like success here; it is none")
     not_completed = failure(
         "TrainingNotCompleted",
@@ -287,11 +359,33 @@ def train(config: Config) -> Chapter:
     )
     use_spot.add_choice(ChoiceRule.BooleanEquals("$.settings.training.managed_spot", True), spot)
     use_spot.default_choice(on_demand)
-    spot.next(completed)
     on_demand.next(completed)
-    status = "$.train.TrainingJobStatus"
-    completed.add_choice(known(status, ChoiceRule.StringEquals(status, "Completed")), name_artifacts)
+    status, reason = "$.train.TrainingJobStatus", "$.train.FailureReason"
+    is_completed = known(status, ChoiceRule.StringEquals(status, "Completed"))
+    completed.add_choice(is_completed, name_artifacts)
     completed.default_choice(not_completed)
+
+    # Whether `.sync` fails or succeeds for a job that is Stopped, and what it calls its errors, is documented nowhere:
+    # whatever it does, what decides is the job itself.
+    spot.add_catch(Catch(describe, error_equals=["States.ALL"], result_path="$.failed.Train"))
+    spot.next(spot_completed)
+    describe.add_catch(Catch(spot_completed, error_equals=["States.ALL"], result_path="$.train"))
+    describe.next(spot_completed)
+    secondary = "$.train.SecondaryStatus"
+    waited_too_long = [
+        ChoiceRule.StringEquals(status, "Stopped"),
+        known(secondary, ChoiceRule.StringEquals(secondary, "MaxWaitTimeExceeded")),
+    ]
+    no_capacity = [
+        ChoiceRule.StringEquals(status, "Failed"),
+        known(reason, ChoiceRule.StringMatches(reason, "CapacityError*")),
+    ]
+    fall_back = ChoiceRule.Or([ChoiceRule.And(waited_too_long), ChoiceRule.And(no_capacity)])
+    spot_completed.add_choice(is_completed, name_artifacts)
+    spot_completed.add_choice(known(status, fall_back), note_fall_back)
+    spot_completed.add_choice(ChoiceRule.IsPresent("$.failed.Train", True), spot_failed)
+    spot_completed.default_choice(not_completed)
+    Chain([note_fall_back, forget_failure, next_attempt, on_demand])
     return Chapter(use_spot, [name_artifacts.next])
 
 
@@ -622,6 +716,31 @@ def prove(_config: Config) -> Chapter:
 
 
 def promote(config: Config) -> Chapter:
+    """RecordServing is the point of no return, so it comes first: what fails before it is rolled back whole.
+
+    After it the new model is the one that serves. A model that is taken back must never be approved, or be the champion
+    that the next one is compared with; one that stays and is not yet either of them does no harm.
+    """
+    record_serving = DynamoDBPutItemStep(
+        "RecordServing",
+        parameters={
+            "TableName": "${LockTable}",
+            "Item": {
+                "pk": {"S": names.serving_pointer(config.project.name)},
+                "endpoint_config": {"S": Expr("$.names.endpoint_config")},
+                "previous_endpoint_config": {"S": Expr("$.endpoint.EndpointConfigName")},
+                "model": {"S": Expr("$.names.model")},
+                "model_s3_uri": {"S": Expr("$.artifacts.model_s3_uri")},
+                "model_package_arn": {"S": Expr("$.package.ModelPackageArn")},
+                "execution": {"S": Expr("$$.Execution.Id")},
+                "recorded_at": {"S": Expr("$$.State.EnteredTime")},
+            },
+        },
+        timeout_seconds=60,
+        retry=retry("dynamodb"),
+        result_path=None,
+        comment="The point of no return: what serves now, and what served before it",
+    )
     approve = sdk_step(
         "ApproveVersion",
         "sagemaker:updateModelPackage",
@@ -645,35 +764,21 @@ def promote(config: Config) -> Chapter:
         result_path=None,
         comment="The next training scores this model on its own test pictures",
     )
-    record_serving = DynamoDBPutItemStep(
-        "RecordServing",
-        parameters={
-            "TableName": "${LockTable}",
-            "Item": {
-                "pk": {"S": names.serving_pointer(config.project.name)},
-                "endpoint_config": {"S": Expr("$.names.endpoint_config")},
-                "previous_endpoint_config": {"S": Expr("$.endpoint.EndpointConfigName")},
-                "model": {"S": Expr("$.names.model")},
-                "model_s3_uri": {"S": Expr("$.artifacts.model_s3_uri")},
-                "model_package_arn": {"S": Expr("$.package.ModelPackageArn")},
-                "execution": {"S": Expr("$$.Execution.Id")},
-                "recorded_at": {"S": Expr("$$.State.EnteredTime")},
-            },
-        },
-        timeout_seconds=60,
-        retry=retry("dynamodb"),
-        result_path=None,
-        comment="The point of no return: what serves now, and what served before it",
-    )
-    Chain([approve, keep_champion, record_serving])
-    return Chapter(approve, [record_serving.next])
+    Chain([record_serving, approve, keep_champion])
+    warn(approve, keep_champion)
+    return Chapter(record_serving, [keep_champion.next, partial(warn, keep_champion)])
+
+
+def warn(state: State, following: State) -> None:
+    """A failure of this state is noted under `$.warnings`, and the story goes on."""
+    state.add_catch(Catch(following, error_equals=["States.ALL"], result_path=f"$.warnings.{state.state_id}"))
 
 
 # 12. Tidy up and say so
 
 
 def finish(config: Config) -> Chapter:
-    """After RecordServing the new model serves, is approved and recorded.
+    """After RecordServing the new model serves and is recorded.
 
     Whatever fails from here on does not make it a worse model, so nothing here may roll it back: such a failure is
     noted under `$.warnings` and the story goes on. Old versions that stay cost nothing and are pruned next time; a lock
@@ -717,8 +822,7 @@ def finish(config: Config) -> Chapter:
     states = [prune, release, notify, succeeded]
     Chain(states)
     for state, following in pairwise(states):
-        all_errors = {"error_equals": ["States.ALL"], "result_path": f"$.warnings.{state.state_id}"}
-        state.add_catch(Catch(following, **all_errors))
+        warn(state, following)
     return Chapter(prune)
 
 

@@ -93,26 +93,31 @@ def stop(account: Account, execution_arn: str, cause: str = "Stopped by kelpie s
     account.client("stepfunctions").stop_execution(executionArn=execution_arn, error="StoppedByUser", cause=cause)
 
 
-def find(account: Account, state_machine_arn: str, execution: str | None) -> str:
-    """Return the ARN for an ARN, a name, or None (the latest execution).
+def find(account: Account, state_machine_arn: str, execution: str | None, *, running: bool = False) -> str:
+    """Return the ARN for an ARN, a name, or None: the latest execution, or the one that runs.
+
+    With `running`, one that has ended is refused.
 
     Raises:
         KelpieError: no such execution; the message lists the newest names.
     """
-    if execution and execution.startswith("arn:"):
-        return execution
     listed = account.client("stepfunctions").list_executions(stateMachineArn=state_machine_arn, maxResults=1000)[
         "executions"
     ]
     listed.sort(key=lambda item: item["startDate"], reverse=True)
-    for item in listed:
-        if execution is None or item["name"] == execution:
+    named = [item for item in listed if execution in (None, item["name"], item["executionArn"])]
+    for item in named:
+        if not running or item["status"] == "RUNNING":
             return str(item["executionArn"])
-    names = ", ".join(item["name"] for item in listed[:5]) or "none yet"
+    newest = ", ".join(f"{item['name']} ({item['status']})" for item in listed[:5]) or "none yet"
+    if named and running:
+        what = f"execution {execution!r} has ended: {named[0]['status']}" if execution else "no execution is running"
+    else:
+        what = f"there is no execution {execution!r}" if execution else "nothing was executed yet"
     raise KelpieError(
-        f"there is no execution {execution!r}" if execution else "nothing was executed yet",
-        detail=f"newest executions: {names}",
-        fix="start one with: kelpie start --local",
+        what,
+        detail=f"newest executions: {newest}",
+        fix="start one with: kelpie start --local --data build/demo/dogs",
     )
 
 

@@ -71,6 +71,31 @@ class Graph:
             tuple(edge for edge in edges if edge.source in kept and edge.target in kept),
         )
 
+    def work(self) -> Graph:
+        """Only the Task states of the main path, and the ends; what lies between them becomes a plain arrow."""
+        path = self.main_path()
+        kept = {node.name for node in path.nodes if node.type in {"Task", "Succeed"}}
+        after = {node.name: [edge.target for edge in path.edges if edge.source == node.name] for node in path.nodes}
+
+        def next_kept(name: str, seen: frozenset[str] = frozenset()) -> Iterator[str]:
+            for target in after[name]:
+                if target in kept:
+                    yield target
+                elif target not in seen:
+                    yield from next_kept(target, seen | {target})
+
+        start = self.start_at if self.start_at in kept else next(next_kept(self.start_at))
+        return Graph(
+            start,
+            tuple(node for node in path.nodes if node.name in kept),
+            tuple(
+                Edge(node.name, target, "next", "wait" if target == node.name else "")
+                for node in path.nodes
+                if node.name in kept
+                for target in dict.fromkeys(next_kept(node.name))
+            ),
+        )
+
 
 def to_mermaid(graph: Graph, statuses: Mapping[str, str] | None = None) -> str:
     """Return a Mermaid flowchart; `statuses` (state name -> SUCCEEDED|FAILED|RUNNING|CAUGHT) colours the states.

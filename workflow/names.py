@@ -54,9 +54,14 @@ def training_job() -> str:
     return "States.Format('{}-{}', $.names.training_job, $.attempt.number)"
 
 
-def run_s3_uri(folder: str) -> str:
-    """Intrinsic: the S3 URI of a folder of this run, without a slash at the end unless `folder` has one."""
-    return f"States.Format('s3://${{ArtifactBucket}}/runs/{{}}/{folder}', {RUN})"
+def output_s3_uri() -> str:
+    """Intrinsic: the S3 URI below which the training jobs of this run leave what they made."""
+    return f"States.Format('s3://${{ArtifactBucket}}/runs/{{}}/output', {RUN})"
+
+
+def checkpoint_s3_uri() -> str:
+    """Intrinsic: the S3 URI of this run's checkpoints: apart from what it leaves behind, because they expire."""
+    return f"States.Format('s3://${{ArtifactBucket}}/checkpoints/{{}}/', {RUN})"
 
 
 def artifact_s3_uri(file: str) -> str:

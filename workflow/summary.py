@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -12,6 +13,7 @@ from workflow.pricing import execution_cost
 
 TEST_ACCURACY = "test:accuracy"
 _PREDICTIONS_SHOWN = 5
+_LOG_LINES_SHOWN = 8
 
 
 def summarize(account: Account, execution_arn: str) -> dict[str, Any]:
@@ -20,7 +22,8 @@ def summarize(account: Account, execution_arn: str) -> dict[str, Any]:
     Keys: execution_arn, status, error, cause, test_accuracy (0 to 1), champion_test_accuracy, hosts, interruptions,
     training_seconds and billable_seconds (per instance), seconds_total, seconds_by_state, time_scale (the factor by
     which the local cloud divides AWS's waits; 1 on AWS), training_job_name, endpoint_name, instance_count,
-    predictions (the smoke test's), cost_usd_estimate.
+    predictions (the smoke test's), log_tail (of a failed training job: the last lines of the host that failed first),
+    cost_usd_estimate.
     """
     execution = executions.describe(account, execution_arn)
     output = execution.output or {}
@@ -48,8 +51,17 @@ def summarize(account: Account, execution_arn: str) -> dict[str, Any]:
         "endpoint_name": endpoint.get("EndpointName"),
         "instance_count": _instance_count(endpoint),
         "predictions": output.get("smoke", {}).get("predictions", []),
+        "log_tail": _log_tail(account, job),
         "cost_usd_estimate": _cost(execution, job, endpoint, output),
     }
+
+
+def _log_tail(account: Account, job: dict[str, Any]) -> list[str]:
+    if job.get("TrainingJobStatus") != "Failed":
+        return []
+    host = re.search(r"\((algo-\d+)\)", job.get("FailureReason", ""))
+    lines = executions.training_log(account, job["TrainingJobName"], host[1] if host else "algo-1")
+    return lines[-_LOG_LINES_SHOWN:]
 
 
 def to_text(summary: dict[str, Any]) -> str:
@@ -58,28 +70,41 @@ def to_text(summary: dict[str, Any]) -> str:
     facts = [f"{summary['status']} after {summary['seconds_total']} s (waits divided by {summary['time_scale']:g})"]
     if summary["error"]:
         facts.append(f"{summary['error']}: {summary['cause']}")
+    facts += [f"  | {line}" for line in summary["log_tail"]]
+    if summary["training_job_name"] is None and summary["status"] != "SUCCEEDED":
+        return "\n".join([*facts, *_states(summary)])
     if summary["training_job_name"]:
-        facts.append(f"trained on {summary['hosts']} hosts, interrupted {summary['interruptions']}x")
+        facts.append(f"training on {summary['hosts']} hosts, interruptions: {summary['interruptions']}")
     if summary["billable_seconds"] is not None:
-        facts.append(f"{summary['billable_seconds']} of {summary['training_seconds']} s billed per host")
+        facts.append(
+            f"{summary['billable_seconds']} of {summary['training_seconds']} s billed per host (waiting is free)"
+        )
     if summary["test_accuracy"] is not None:
         facts.append(f"test accuracy {summary['test_accuracy']:.1%}")
     if summary["endpoint_name"]:
         facts.append(f"endpoint {summary['endpoint_name']} with {summary['instance_count']} instance(s)")
+    if summary["predictions"]:
+        right = [prediction["label"] == prediction["predicted"] for prediction in summary["predictions"]]
+        facts.append(f"smoke test: {sum(right)} of {len(right)} pictures right, the first {_PREDICTIONS_SHOWN}:")
     for prediction in summary["predictions"][:_PREDICTIONS_SHOWN]:
         sign = "=" if prediction["label"] == prediction["predicted"] else "≠"
         facts.append(
             f"  {prediction['label']} {sign} {prediction['predicted']} "
             f"({prediction['probability']:.0%}, {prediction['latency_ms']:.0f} ms)"
         )
-    if cost["total"] is not None:
+    if cost["total"] is not None and summary["billable_seconds"] is not None:
+        month = cost["endpoint_per_month"]
+        endpoint = f", and {month:.2f} USD a month for the endpoint" if month else ""
         facts.append(
-            f"on AWS: about {cost['total']:.4f} USD for this execution, and "
-            f"{cost['endpoint_per_month'] or 0:.2f} USD a month for the endpoint "
+            f"on AWS: about {cost['total']:.4f} USD for this execution{endpoint} "
             f"(prices of {cost['prices_as_of']}: {cost['prices_source']})"
         )
-    states = [f"  {seconds:8.1f} s  {name}" for name, seconds in summary["seconds_by_state"].items() if seconds >= 0.1]
-    return "\n".join([*facts, "seconds by state (0.1 s and more):", *states])
+    return "\n".join([*facts, *_states(summary)])
+
+
+def _states(summary: dict[str, Any]) -> list[str]:
+    spent = [f"  {seconds:8.1f} s  {name}" for name, seconds in summary["seconds_by_state"].items() if seconds >= 0.1]
+    return ["seconds by state (0.1 s and more):", *spent] if spent else []
 
 
 def _endpoint(account: Account, output: dict[str, Any]) -> dict[str, Any]:

@@ -112,7 +112,7 @@ def _estimator(config: Config, *, spot: bool) -> Any:
         use_spot_instances=spot,
         max_run=training.max_runtime_seconds,
         max_wait=training.max_runtime_seconds + training.max_spot_wait_seconds if spot else None,
-        checkpoint_s3_uri="s3://${ArtifactBucket}/runs",
+        checkpoint_s3_uri="s3://${ArtifactBucket}/checkpoints",
         checkpoint_local_path=CHECKPOINTS,
         subnets=list(config.vpc.subnet_ids) or None,
         security_group_ids=list(config.vpc.security_group_ids) or None,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -18,7 +20,15 @@ _ICONS = {
 }
 _BARS = "▁▂▃▄▅▆▇█"
 _CURVE_WIDTH = 40
+_CURVE_POINTS = 3
 _CURVE_SECONDS = 10.0
+# (state, text of the cause, what it means): errors that are answers.
+_EXPECTED = (
+    ("DescribeEndpoint", "Could not find endpoint", "there is no endpoint yet"),
+    ("AcquireLock", "conditional request failed", "another execution holds the lock"),
+    ("ReleaseLockAfterFailure", "conditional request failed", "there was no lock to release"),
+)
+_WORTH_KNOWING = re.compile(r"^interrupted: |resumed_step=[1-9]")
 _POLL_SECONDS = 1.0
 _WORTH_A_LINE_SECONDS = 0.05
 
@@ -55,7 +65,7 @@ def _table(execution: executions.Execution) -> Table:
         if visit.type == "Choice" and visit.status == "SUCCEEDED":
             continue
         times = f"×{counts.count(name)}" if counts.count(name) > 1 else ""
-        table.add_row(_ICONS[visit.status], name, f"{totals[name]:.1f} s", times, visit.error)
+        table.add_row(_ICONS[visit.status], name, f"{totals[name]:.1f} s", times, note(visit))
     table.add_row("", f"[bold]{execution.status}[/]", f"{execution.seconds:.1f} s", "", "")
     return table
 
@@ -63,27 +73,48 @@ def _table(execution: executions.Execution) -> Table:
 def _curve(account: Account, execution: executions.Execution) -> Text:
     job_name = executions.training_job_name(account, execution.arn)
     curve = executions.training_curve(account, job_name) if job_name else []
-    if not curve:
+    if len(curve) < _CURVE_POINTS:
         return Text("")
     losses = [loss for _, loss in curve]
     return Text(f"train:loss {sparkline(losses)} {losses[0]:.2f} → {losses[-1]:.2f}, step {curve[-1][0]}")
 
 
+def _events(account: Account, execution: executions.Execution) -> list[str]:
+    """What happened to the training job that a person wants to know: interruptions, and where it resumed."""
+    job_name = executions.training_job_name(account, execution.arn)
+    log = executions.training_log(account, job_name) if job_name else []
+    return [line for line in log if _WORTH_KNOWING.search(line)]
+
+
+def note(visit: executions.StateVisit) -> str:
+    """Why a state failed or was caught, in a few words; '' when nothing is worth saying."""
+    for name, text, words in _EXPECTED:
+        if visit.name == name and text in visit.cause:
+            return words
+    return visit.error
+
+
 def _lines(account: Account, execution_arn: str, console: Console) -> executions.Execution:
     """One line for each state that takes time or fails, and for each move of the training curve."""
-    shown, curve_shown, running = 0, 0.0, ""
+    shown, running, told, curve_shown, curve_at = 0, "", 0, "", 0.0
     for execution in executions.follow(account, execution_arn, _POLL_SECONDS):
         ended = [visit for visit in execution.visits if visit.exited is not None]
         for visit in ended[shown:]:
             if visit.seconds() >= _WORTH_A_LINE_SECONDS or visit.status != "SUCCEEDED":
-                console.print(f"{visit.status:<9} {visit.name} {visit.seconds():.1f} s {visit.error}".rstrip())
+                console.print(f"{visit.status:<9} {visit.name} {visit.seconds():.1f} s {note(visit)}".rstrip())
         shown = len(ended)
         current = execution.visits[-1] if execution.visits else None
         if current and current.exited is None and current.name != running:
             running = current.name
             console.print(f"{current.status:<9} {running}")
-        if execution.seconds - curve_shown >= _CURVE_SECONDS and (curve := _curve(account, execution)):
-            curve_shown = execution.seconds
-            console.print(f"          {curve}")
+        events = _events(account, execution)
+        for event in events[told:]:
+            console.print(f"          {event}")
+        told = len(events)
+        if execution.seconds - curve_at >= _CURVE_SECONDS:
+            curve, curve_at = str(_curve(account, execution)), execution.seconds
+            if curve != curve_shown:
+                curve_shown = curve
+                console.print(f"          {curve}")
     console.print(f"{execution.status} after {execution.seconds:.1f} s")
     return execution

@@ -67,7 +67,7 @@ def payload_of(*keys: str) -> dict[str, Expr]:
     return {key: Expr(f"$.Payload.{key}") for key in keys}
 
 
-def failure(state_id: str, where: str, error: str, cause: Expr, comment: str) -> Pass:
+def failure(state_id: str, where: str, error: str, cause: Expr | str, comment: str) -> Pass:
     """Give a failure that no Task raised a name, as if the state `where` had raised it."""
     return Pass(
         state_id,

@@ -57,7 +57,7 @@ _UNSAFE_KEY = re.compile(r"(?:^|/)(?:\.{0,2})(?:/|$)|[\x00-\x1f\\]")
 _HEAD_BYTES = 16
 _EXAMPLES = 3
 _MAX_WARNINGS = 20
-_NEXT_STEP = "Correct the data set, upload it and start again."
+_NEXT_STEP = "Correct the data set and start again: kelpie start --data FOLDER uploads a folder."
 
 
 class InvalidData(Exception):

@@ -19,7 +19,9 @@ of its own.
 
 What it does depends on what is there, never on how far the execution believes it came, so it may be
 repeated and may be cut off anywhere. It touches nothing unless the execution owns the lock. A step that
-fails never stops the others; what could not be undone stands at the end of `cause`.
+fails never stops the others. One that fails for now (throttled, in use, no answer) is tried again at the
+next call, because the lock is released once all is `done`; one that fails for good, such as AccessDenied,
+stands at the end of `cause`.
 """
 
 from __future__ import annotations
@@ -34,19 +36,26 @@ import boto3
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError
 
 logger = Logger(service="clean-up")
 
 VARIANT = "AllTraffic"
 _BUSY = ("Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting")
 _FAILED = ": failed, "
+_PASSING = re.compile(
+    "throttl|too ?many|rate exceeded|slow ?down|provisionedthroughput|limit exceeded|request ?timeout|requestexpired"
+    "|internal ?(failure|error|server|service)|service ?unavailable|conflict|concurrent|in[ -]?use|in[ -]?progress"
+    "|currently (being|in)",
+    re.IGNORECASE,
+)
+"""What an error says that goes away by itself. A quota (ResourceLimitExceeded) is none of these."""
 _LONGEST_MESSAGE = 700
 # Source: SageMaker API reference, UpdateModelPackage.ApprovalDescription (service model of botocore 1.44.5).
 _LONGEST_APPROVAL_DESCRIPTION = 1024
 
 FIXES: tuple[tuple[str, str], ...] = (
-    ("LockHeld", "wait until that execution ends, or stop it with `kelpie stop`, and start again"),
+    ("LockHeld", "wait until that execution ends, or stop it with `kelpie stop`, then start again"),
     ("InvalidInput", "correct the execution's input and start again"),
     ("AccessDenied|not authorized|Forbidden", "allow that action in workflow/stack.yaml and deploy it again"),
     ("InvalidData", "correct the data set or data.s3_uri and start again"),
@@ -91,13 +100,15 @@ def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
     me, project, table = (str(event.get(key) or "") for key in ("execution_id", "project", "lock_table"))
     error, cause = explain(state, me)
     work = Reconciliation(state, [str(action) for action in _object(state, "clean_up").get("actions") or []])
-    done = True
+    look = "find out who holds the lock"
     try:
         owner = _item(table, project).get("owner", "")
         serving_config = _item(table, f"{project}#serving").get("endpoint_config", "")
     except (ClientError, BotoCoreError) as problem:
-        work.note("find out who holds the lock", problem)
+        done = not work.fails(look, problem)
     else:
+        work.forget(look)
+        done = True
         if not me or owner != me:
             work.note("touch nothing, because this execution does not hold the lock")
         elif work.config and serving_config == work.config:
@@ -118,6 +129,8 @@ class Reconciliation:
 
     state: dict[str, Any]
     actions: list[str]
+    again: bool = False
+    """Whether a step failed in a way that passes, so that another call may do better."""
 
     @property
     def endpoint(self) -> str:
@@ -149,7 +162,7 @@ class Reconciliation:
                 ModelApprovalStatus="Rejected",
                 ApprovalDescription=cause[:_LONGEST_APPROVAL_DESCRIPTION],
             )
-        return True
+        return not self.again
 
     def stop_training_jobs(self) -> str:
         """Stop every attempt that still runs; return "wait" while one has not ended, else "free"."""
@@ -166,24 +179,33 @@ class Reconciliation:
         return result
 
     def _training_job_status(self, job: str) -> str:
+        look = f"look at training job {job}"
         try:
-            return str(client("sagemaker").describe_training_job(TrainingJobName=job)["TrainingJobStatus"])
+            status = str(client("sagemaker").describe_training_job(TrainingJobName=job)["TrainingJobStatus"])
         except (ClientError, BotoCoreError) as error:
             if not _is_missing(error):
-                self.note(f"look at training job {job}", error)
-            return ""
+                self.fails(look, error)
+                return ""
+            status = ""
+        self.forget(look)
+        if status not in ("InProgress", "Stopping"):
+            self.forget(f"stop training job {job}")  # it ended by itself
+        return status
 
     def restore_endpoint(self) -> str:
         """Put the endpoint back as it was; return "free" when it does not use our config, "wait", or "in use"."""
         if not self.config:
             return "free"
+        look = f"look at endpoint {self.endpoint}"
         try:
             live = client("sagemaker").describe_endpoint(EndpointName=self.endpoint)
         except (ClientError, BotoCoreError) as error:
-            if _is_missing(error):
-                return "free"
-            self.note(f"look at endpoint {self.endpoint}", error)
-            return "in use"
+            if not _is_missing(error):
+                return "wait" if self.fails(look, error) else "in use"
+            live = {}
+        self.forget(look)
+        if not live:
+            return "free"
         before = _object(self.state, "endpoint")
         status, ours = live.get("EndpointStatus"), live.get("EndpointConfigName") == self.config
         if "exists" not in before:  # the execution failed before it could touch the endpoint
@@ -211,7 +233,7 @@ class Reconciliation:
             EndpointConfigName=previous,
             RetainAllVariantProperties=True,
         )
-        return "wait" if started else "in use"
+        return "wait" if started or self.again else "in use"
 
     def _delete_endpoint(self) -> str:
         target = f"endpoint/{self.endpoint}/variant/{VARIANT}"
@@ -225,7 +247,7 @@ class Reconciliation:
             ScalableDimension="sagemaker:variant:DesiredInstanceCount",
         )
         deleted = self.act("delete endpoint", self.endpoint, "delete_endpoint", EndpointName=self.endpoint)
-        return "wait" if deleted else "in use"
+        return "wait" if deleted or self.again else "in use"
 
     def act(
         self,
@@ -242,11 +264,22 @@ class Reconciliation:
             getattr(client(service), operation)(**parameters)
         except (ClientError, BotoCoreError) as error:
             if missing_is_fine and _is_missing(error):
+                self.forget(f"{what} {name}")
                 return True
-            self.note(f"{what} {name}", error)
+            self.fails(f"{what} {name}", error)
             return False
         self.note(f"{what} {name}")
         return True
+
+    def fails(self, what: str, error: ClientError | BotoCoreError) -> bool:
+        """Note a failure; return True when it may pass."""
+        self.note(what, error)
+        self.again = self.again or _passes(error)
+        return _passes(error)
+
+    def forget(self, what: str) -> None:
+        """Take back an earlier failure of a step that has nothing left to do."""
+        self.actions = [action for action in self.actions if not action.startswith(f"{what}{_FAILED}")]
 
     def note(self, what: str, problem: Exception | str | None = None) -> None:
         """Add one line to the actions, in place of an earlier one about the same step."""
@@ -321,6 +354,18 @@ def _object(parent: dict[str, Any], key: str) -> dict[str, Any]:
 def _item(table: str, pk: str) -> dict[str, str]:
     answer = client("dynamodb").get_item(TableName=table, Key={"pk": {"S": pk}}, ConsistentRead=True)
     return {key: str(value["S"]) for key, value in answer.get("Item", {}).items() if "S" in value}
+
+
+def _passes(error: ClientError | BotoCoreError) -> bool:
+    """Whether the same call may succeed later: no answer, a busy service, or a resource that is busy now."""
+    if not isinstance(error, ClientError):
+        return isinstance(error, (ConnectionError, HTTPClientError))
+    told: dict[str, Any] = error.response.get("Error", {})
+    code = str(told.get("Code", ""))
+    if "AccessDenied" in code or "NotAuthorized" in code:
+        return False
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return status >= 500 or status == 429 or _PASSING.search(f"{code} {told.get('Message', '')}") is not None
 
 
 def _is_missing(error: ClientError | BotoCoreError) -> bool:

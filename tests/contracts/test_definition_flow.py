@@ -25,6 +25,7 @@ from workflow import definition, names
 from workflow.config import Config
 
 ASL = definition.build(Config())
+WAITING_ASL = definition.build(Config.model_validate({"lock": {"when_held": "wait"}}))
 STATES: dict[str, dict[str, Any]] = ASL["States"]
 TASKS = {name: state for name, state in STATES.items() if state["Type"] == "Task"}
 
@@ -92,13 +93,15 @@ def substituted(text: str) -> str:
     return re.sub(r"\$\{(\w+)\}", lambda found: ACCOUNT_VALUES.get(found[1], found[1].lower()), text)
 
 
-def without_tasks(answers: dict[str, Any], raises: dict[str, dict[str, str]], start: str, stop: str) -> dict[str, Any]:
+def without_tasks(
+    machine: dict[str, Any], answers: dict[str, Any], raises: dict[str, dict[str, str]], start: str, stop: str
+) -> dict[str, Any]:
     """The machine with each Task as three Pass states: its parameters, its raw result, its selected result.
 
     A Task in `raises` goes the way of its Catch instead. Only the states from `start` to `stop` are kept: parsing a
     machine takes the interpreter longer than running it.
     """
-    asl = json.loads(substituted(json.dumps(ASL)).replace(f'"NumericLessThan": {definition.ENDPOINT_LAPS}', LAPS))
+    asl = json.loads(re.sub(r'"NumericLessThan": \d+', LAPS, substituted(json.dumps(machine))))
     asl.pop("TimeoutSeconds")
     states = {}
     for name, state in asl["States"].items():
@@ -165,7 +168,7 @@ class Run:
         entered = [event["stateEnteredEventDetails"] for event in events if "stateEnteredEventDetails" in event]
         exited = [event["stateExitedEventDetails"] for event in events if "stateExitedEventDetails" in event]
         self.data_at = {state["name"]: json.loads(state["input"]) for state in entered}
-        self.path = [state["name"] for state in entered if state["name"] in STATES]
+        self.path = [state["name"] for state in entered if ": " not in state["name"]]
         self.parameters = {
             state["name"]: json.loads(state["output"])["parameters"] for state in exited if state["name"] in TASKS
         }
@@ -180,13 +183,15 @@ def run(
     input_text: str = "{}",
     start: str = "KeepInput",
     stop: str = "",
+    machine: dict[str, Any] = ASL,
 ) -> Run:
     arn = f"arn:aws:states:us-east-1:123456789012:execution:kelpie:{name}"
     config = f"kelpie-{hashlib.md5(arn.encode(), usedforsecurity=False).hexdigest()}"
     serving = {"DescribeDeployment": {"EndpointStatus": "InService", "EndpointConfigName": config}}
-    asl = without_tasks(serving | (answers or {}), raises or {}, start, stop)
+    asl = without_tasks(machine, serving | (answers or {}), raises or {}, start, stop)
     if start != "KeepInput":
-        input_text = json.dumps(first_deployment().data_at[start])
+        data_at = first_deployment().data_at
+        input_text = json.dumps(data_at[start] if start in data_at else data_at["Train"])
     with mock_aws(config={**default_user_config, "stepfunctions": {"execute_state_machine": True}}):
         client = boto3.client(
             "stepfunctions", region_name="us-east-1", aws_access_key_id="a", aws_secret_access_key="b"
@@ -206,11 +211,11 @@ def run(
 SETTLE = ["KeepInput", "ResolveInput", "NameResources", "LimitTraining"]
 FIRST_DEPLOYMENT = [
     *SETTLE,
-    *("AcquireLock", "CheckData", "UseSpot?", "Train", "TrainingCompleted?", "NameArtifacts"),
+    *("AcquireLock", "CheckData", "UseSpot?", "Train", "SpotTrainingCompleted?", "NameArtifacts"),
     *("QualityGate", "PassedQualityGate?", "CreateModel", "RegisterVersion", "CreateEndpointConfig"),
     *("DescribeEndpoint", "EndpointExists?", "NoEndpointYet", "CreateEndpoint"),
     *("StartWaiting", "WaitForEndpoint", "DescribeDeployment", "EndpointSettled?", "ServingNewConfig?"),
-    *("RegisterScalableTarget", "PutScalingPolicy", "SmokeTest", "ApproveVersion", "KeepChampion", "RecordServing"),
+    *("RegisterScalableTarget", "PutScalingPolicy", "SmokeTest", "RecordServing", "ApproveVersion", "KeepChampion"),
     *("PruneOldVersions", "ReleaseLock", "NotifySuccess", "Succeeded"),
 ]
 WAY_BACK = ["CleanUp", "CleanedUp?", "ReleaseLockAfterFailure", "NotifyFailure", "ExecutionFailed"]
@@ -320,6 +325,13 @@ def test_any_input_reaches_resolve_input_as_it_is(input_text: str) -> None:
     assert failed.parameters["CleanUp"]["Payload"]["state"]["failed"] == refused
 
 
+def test_checkpoints_lie_where_they_expire_and_what_a_run_leaves_behind_lies_elsewhere() -> None:
+    sent = first_deployment().parameters["Train"]
+    run_id = first_deployment().end["names"]["run"]
+    assert sent["CheckpointConfig"]["S3Uri"] == f"s3://artifactbucket/checkpoints/{run_id}/"
+    assert sent["OutputDataConfig"]["S3OutputPath"] == f"s3://artifactbucket/runs/{run_id}/output"
+
+
 @pytest.mark.parametrize("name", [f"{uuid.UUID(int=8)}_{uuid.UUID(int=9)}", "x" * 80, "Kräuter!(1)"])
 def test_an_execution_of_any_name_makes_legal_names(name: str) -> None:
     started = run(name=name, stop="NameArtifacts")
@@ -340,13 +352,21 @@ def test_a_failing_task_ends_on_the_way_back(where: str) -> None:
     assert failed.end["failed"] == {where: error}
 
 
-@pytest.mark.parametrize("where", ["PruneOldVersions", "ReleaseLock", "NotifySuccess"])
+AFTER_PROMOTION = ["ApproveVersion", "KeepChampion", "PruneOldVersions", "ReleaseLock", "NotifySuccess"]
+
+
+@pytest.mark.parametrize("where", AFTER_PROMOTION)
 def test_a_failure_after_promotion_is_a_warning(where: str) -> None:
     error = {"Error": "Some.Error", "Cause": "because"}
-    warned = run(raises={where: error}, start="PruneOldVersions")
-    assert warned.path == ["PruneOldVersions", "ReleaseLock", "NotifySuccess", "Succeeded"]
+    warned = run(raises={where: error}, start="ApproveVersion")
+    assert warned.path == [*AFTER_PROMOTION, "Succeeded"]
     assert warned.end["warnings"] == {where: error}
     assert warned.end["failed"] == {}
+
+
+def test_a_model_that_is_taken_back_was_neither_approved_nor_champion() -> None:
+    refused = run(raises={"RecordServing": {"Error": "States.Timeout"}}, start="SmokeTest")
+    assert refused.path == ["SmokeTest", "RecordServing", *WAY_BACK]
 
 
 STOPPED = {"TrainingJobStatus": "Stopped", "SecondaryStatus": "MaxWaitTimeExceeded"}
@@ -357,7 +377,7 @@ DENIED = {"Error": "SageMaker.SageMakerException", "Cause": "not authorized"}
 @pytest.mark.parametrize(
     ("state", "answer", "stop", "where", "error"),
     [
-        ("Train", STOPPED, "NameArtifacts", "Train", "TrainingNotCompleted"),
+        ("TrainOnDemand", STOPPED, "NameArtifacts", "Train", "TrainingNotCompleted"),
         ("Train", {}, "NameArtifacts", "Train", "TrainingNotCompleted"),
         ("QualityGate", REFUSED, "CreateModel", "QualityGate", "QualityGateRefused"),
         ("DescribeEndpoint", {**SERVING, "EndpointStatus": "Updating"}, "UpdateEndpoint", "", "EndpointUnusable"),
@@ -376,6 +396,90 @@ def test_what_no_task_raises_is_named_too(
     failed = run({state: answer}, start="StartWaiting" if state == "DescribeDeployment" else state, stop=stop)
     assert failed.path[-len(WAY_BACK) :] == WAY_BACK
     assert failed.end["failed"][where or state]["Error"] == error
+
+
+# No spot capacity
+
+FALLEN_BACK = ["NoteFallBack", "ForgetFailure", "NextAttempt", "TrainOnDemand", "TrainingCompleted?", "NameArtifacts"]
+GENERIC_ERRORS = ("States.TaskFailed", "SageMaker.AmazonSageMakerException", "SageMaker.SageMakerException")
+NO_CAPACITY = {
+    "TrainingJobStatus": "Failed",
+    "SecondaryStatus": "Failed",
+    "FailureReason": "CapacityError: Unable to provision requested ML compute capacity.",
+}
+LEFT_TO_ITSELF = [
+    {"TrainingJobStatus": "Stopped", "SecondaryStatus": "Stopped"},
+    {"TrainingJobStatus": "Stopped", "SecondaryStatus": "MaxRuntimeExceeded"},
+    {**NO_CAPACITY, "FailureReason": "AlgorithmError: no CapacityError, but a broken picture"},
+    {"TrainingJobStatus": "Failed", "SecondaryStatus": "Failed"},
+]
+
+
+def train_ending(job: dict[str, Any], error: str = "") -> Run:
+    """A spot job that ends like this; `.sync` raises the error, or returns the job when there is none."""
+    raises = {"Train": {"Error": error, "Cause": "cut off"}} if error else {}
+    return run({"Train": job, "DescribeSpotTraining": job}, raises, start="Train", stop="QualityGate")
+
+
+@pytest.mark.parametrize("error", GENERIC_ERRORS)
+@pytest.mark.parametrize("job", [STOPPED, NO_CAPACITY], ids=["waited too long", "no capacity"])
+def test_without_spot_capacity_training_goes_on_on_demand(job: dict[str, Any], error: str) -> None:
+    trained = train_ending(job, error)
+    looked = ["Train", "DescribeSpotTraining", "SpotTrainingCompleted?"]
+    assert trained.path == [*looked, *FALLEN_BACK, "QualityGate"]
+    assert trained.parameters["DescribeSpotTraining"] == {
+        "TrainingJobName": trained.parameters["Train"]["TrainingJobName"]
+    }
+
+
+def test_a_job_that_waited_too_long_falls_back_also_where_stopped_is_a_success() -> None:
+    trained = train_ending(STOPPED)
+    assert trained.path == ["Train", "SpotTrainingCompleted?", *FALLEN_BACK, "QualityGate"]
+    assert "no spot capacity" in trained.end["warnings"]["Train"]["Cause"]
+    assert trained.end["failed"] == {}
+
+
+def test_the_job_on_demand_has_another_name_the_same_checkpoints_and_no_wait() -> None:
+    trained = train_ending(NO_CAPACITY, "States.TaskFailed")
+    spot, on_demand = trained.parameters["Train"], trained.parameters["TrainOnDemand"]
+    base = trained.end["names"]["training_job"]
+    assert (spot["TrainingJobName"], on_demand["TrainingJobName"]) == (f"{base}-0", f"{base}-1")
+    assert trained.end["artifacts"]["model_s3_uri"].endswith(f"/{base}-1/output/model.tar.gz")
+    differing = {key for key in spot | on_demand if spot.get(key) != on_demand.get(key)}
+    assert differing == {"TrainingJobName", "StoppingCondition", "EnableManagedSpotTraining"}
+    assert "MaxWaitTimeInSeconds" not in on_demand["StoppingCondition"]
+    assert complaints("TrainOnDemand", on_demand) == ""
+
+
+@pytest.mark.parametrize("error", GENERIC_ERRORS)
+@pytest.mark.parametrize("job", LEFT_TO_ITSELF)
+def test_what_is_no_lack_of_capacity_does_not_fall_back(job: dict[str, Any], error: str) -> None:
+    failed = train_ending(job, error)
+    looked = ["Train", "DescribeSpotTraining", "SpotTrainingCompleted?", "SpotTrainingFailed"]
+    assert failed.path == [*looked, *WAY_BACK]
+    assert failed.end["failed"] == {"Train": {"Error": error, "Cause": "cut off"}}
+
+
+@pytest.mark.parametrize("job", LEFT_TO_ITSELF[:2])
+def test_a_job_that_was_stopped_does_not_fall_back_where_stopped_is_a_success(job: dict[str, Any]) -> None:
+    failed = train_ending(job)
+    assert failed.path == ["Train", "SpotTrainingCompleted?", "TrainingNotCompleted", *WAY_BACK]
+    assert failed.end["failed"]["Train"]["Error"] == "TrainingNotCompleted"
+
+
+def test_a_job_that_was_never_created_fails_with_its_own_cause() -> None:
+    refused = {"Error": "SageMaker.ResourceLimitExceededException", "Cause": "your quota is 0"}
+    missing = {"Error": "SageMaker.SageMakerException", "Cause": "Requested resource not found."}
+    failed = run(raises={"Train": refused, "DescribeSpotTraining": missing}, start="Train", stop="QualityGate")
+    assert failed.path[2:] == ["SpotTrainingCompleted?", "SpotTrainingFailed", *WAY_BACK]
+    assert failed.end["failed"] == {"Train": refused}
+
+
+def test_training_on_demand_that_lacks_capacity_too_fails_with_that_cause() -> None:
+    error = {"Error": "States.TaskFailed", "Cause": "CapacityError: none"}
+    failed = run({"Train": STOPPED}, raises={"TrainOnDemand": error}, start="Train", stop="QualityGate")
+    assert failed.path == ["Train", "SpotTrainingCompleted?", *FALLEN_BACK[:4], *WAY_BACK]
+    assert failed.end["failed"] == {"TrainOnDemand": error}
 
 
 def test_a_clean_up_that_is_never_done_ends_and_says_so() -> None:
@@ -426,6 +530,43 @@ def test_the_lock_of_an_execution_that_is_forgotten_is_taken_over() -> None:
 def test_a_lock_that_is_released_meanwhile_is_acquired() -> None:
     taken = lock({"ReadLock": {}})
     assert taken.path[1:] == ["ReadLock", "LockStillHeld?", "AcquireFreedLock", "CheckData"]
+
+
+LOOK = ["ReadLock", "LockStillHeld?"]
+OWNER_RUNS = [*LOOK, "DescribeLockOwner", "LockOwnerRunning?"]
+NEXT_LAP = ["CountLockLap", "WaitForLockAgain?", "WaitForLock"]
+
+
+def wait_for_lock(answers: dict[str, Any] | None = None, raises: dict[str, dict[str, str]] | None = None) -> Run:
+    return run(answers, HELD | (raises or {}), start="AcquireLock", stop="CheckData", machine=WAITING_ASL)
+
+
+def test_an_execution_that_may_wait_gives_way_after_a_bounded_time_and_names_the_other() -> None:
+    waited = wait_for_lock()
+    laps = [*OWNER_RUNS, *NEXT_LAP] * 2
+    given_up = [*OWNER_RUNS, *NEXT_LAP[:2], "LockHeld", *WAY_BACK]
+    assert waited.path == ["AcquireLock", "StartWaitingForLock", *laps, *given_up]
+    assert OTHER_EXECUTION in waited.end["failed"]["AcquireLock"]["Cause"]
+
+
+def test_an_execution_that_may_wait_takes_the_lock_as_soon_as_it_can() -> None:
+    assert wait_for_lock({"ReadLock": {}}).path[-2:] == ["AcquireFreedLock", "CheckData"]
+    assert wait_for_lock({"DescribeLockOwner": {"Status": "SUCCEEDED"}}).path[-2:] == ["TakeOverLock", "CheckData"]
+
+
+def test_an_execution_that_may_wait_and_is_never_fast_enough_ends_too() -> None:
+    slow = wait_for_lock({"ReadLock": {}}, raises={"AcquireFreedLock": HELD["AcquireLock"]})
+    laps = [*LOOK, "AcquireFreedLock", *NEXT_LAP] * 2
+    given_up = [*LOOK, "AcquireFreedLock", *NEXT_LAP[:2], "LockContested", *WAY_BACK]
+    assert slow.path == ["AcquireLock", "StartWaitingForLock", *laps, *given_up]
+    assert slow.end["failed"]["AcquireLock"]["Error"] == "LockHeld"
+
+
+def test_a_lock_that_another_took_over_first_is_waited_for() -> None:
+    raced = {"TakeOverLock": HELD["AcquireLock"]}
+    slow = wait_for_lock({"DescribeLockOwner": {"Status": "ABORTED"}}, raises=raced)
+    assert slow.path[6:11] == ["TakeOverLock", *NEXT_LAP, "ReadLock"]
+    assert slow.path[-len(WAY_BACK) :] == WAY_BACK
 
 
 @pytest.mark.parametrize("state", ["ReleaseLock", "ReleaseLockAfterFailure"])

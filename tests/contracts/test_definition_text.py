@@ -89,7 +89,9 @@ def test_the_linter_of_the_states_language_accepts_it(tmp_path: Path) -> None:
         )
         return result.returncode, result.stdout + result.stderr
 
-    text = re.sub(r"\$\{Partition\}", "aws", DEFINITION)
+    waiting = definition.render(Config.model_validate({"lock": {"when_held": "wait"}}))
+    assert lint(waiting.replace("${Partition}", "aws")) == (0, "")
+    text = DEFINITION.replace("${Partition}", "aws")
     assert lint(text) == (0, "")
     code, complaint = lint(text.replace('"Next": "CheckData"', '"Next": "ChekData"'))
     assert code != 0

@@ -13,7 +13,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def test_the_graph_in_the_readme_is_the_one_of_the_definition() -> None:
     (drawn,) = re.findall(r"```mermaid\n(.*?)```", README, flags=re.DOTALL)
-    assert drawn == to_mermaid(Graph.from_definition(definition.build(Config())).main_path())
+    assert drawn == to_mermaid(Graph.from_definition(definition.build(Config())).work())
 
 
 def test_exactly_two_make_commands_do_the_set_up() -> None:
@@ -24,6 +24,10 @@ def test_exactly_two_make_commands_do_the_set_up() -> None:
 
 def test_ci_runs_the_test_command_of_the_readme() -> None:
     assert re.search(r"^make test$", (ROOT / ".ci/run").read_text(encoding="utf-8"), flags=re.MULTILINE)
+
+
+def test_nothing_is_left_to_fill_in() -> None:
+    assert "@@" not in README
 
 
 def test_every_path_that_the_readme_names_exists() -> None:

@@ -35,6 +35,7 @@ ACTIONS = {
     "sagemaker:createEndpoint": {"sagemaker:CreateEndpoint", "sagemaker:AddTags"},
     "aws-sdk:sagemaker:createModelPackage": {"sagemaker:CreateModelPackage"},
     "aws-sdk:sagemaker:updateModelPackage": {"sagemaker:UpdateModelPackage"},
+    "aws-sdk:sagemaker:describeTrainingJob": {"sagemaker:DescribeTrainingJob"},
     "aws-sdk:sagemaker:describeEndpoint": {"sagemaker:DescribeEndpoint"},
     "aws-sdk:sagemaker:updateEndpoint": {"sagemaker:UpdateEndpoint"},
     "aws-sdk:sfn:describeExecution": {"states:DescribeExecution"},

@@ -148,3 +148,30 @@ def test_a_project_name_that_the_config_takes_is_one_that_the_template_takes() -
 def test_data_models_and_their_key_outlive_the_stack() -> None:
     kept = {name for name, resource in RESOURCES.items() if resource.get("DeletionPolicy") == "RetainExceptOnCreate"}
     assert kept == {"Key", "DataBucket", "ArtifactBucket"}
+
+
+def test_checkpoints_expire_after_any_training_job_and_nothing_that_a_run_leaves_behind_does() -> None:
+    rules = RESOURCES["ArtifactBucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
+    expiring = {rule.get("Prefix"): rule["ExpirationInDays"] for rule in rules if "ExpirationInDays" in rule}
+    assert set(expiring) == {"checkpoints/", "captures/"}
+    training = config.execution_input_schema()["properties"]["training"]["properties"]
+    longest = training["max_runtime_seconds"]["maximum"] + training["max_spot_wait_seconds"]["maximum"]
+    assert expiring["checkpoints/"] == 14
+    assert expiring["checkpoints/"] * config.ONE_DAY > longest
+
+
+def test_training_reads_and_deletes_its_checkpoints_and_only_writes_what_it_leaves_behind() -> None:
+    [policy] = RESOURCES["TrainingRole"]["Properties"]["Policies"]
+    by_folder: dict[str, set[str]] = {}
+    for statement in policy["PolicyDocument"]["Statement"]:
+        for resource in as_list(statement["Resource"]):
+            found = re.search(r"\{ArtifactBucket\.Arn\}/(\w+)/", str(resource))
+            if found:
+                by_folder.setdefault(found[1], set()).update(as_list(statement["Action"]))
+    write = {"s3:PutObject", "s3:AbortMultipartUpload"}
+    assert by_folder == {
+        "assets": {"s3:GetObject"},
+        "champion": {"s3:GetObject"},
+        "runs": write,
+        "checkpoints": write | {"s3:GetObject", "s3:DeleteObject"},
+    }

@@ -9,6 +9,7 @@ import signal
 from integration.harness import LocalCloud, eventually
 
 from workflow import executions
+from workflow.summary import summarize, to_text
 
 
 def left_behind(local_cloud: LocalCloud, execution: executions.Execution) -> list[str]:
@@ -50,6 +51,9 @@ def test_killing_the_second_host_fails_the_job_and_leaves_nothing(local_cloud: L
     assert execution.status == "FAILED"
     assert "Train" in execution.cause
     assert local_cloud.training_job(execution)["TrainingJobStatus"] == "Failed"
+    summary = summarize(local_cloud.account, arn)
+    assert any("host=algo-2" in line for line in summary["log_tail"]), "not the log of the host that failed first"
+    assert to_text(summary).startswith("FAILED after")
     assert left_behind(local_cloud, execution) == []
     assert local_cloud.process_ids("*/algo-*") == set()
 

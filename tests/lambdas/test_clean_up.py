@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -226,12 +228,81 @@ def test_one_failed_step_neither_stops_the_others_nor_hides_the_cause(
 ) -> None:
     sagemaker.make_deployable(RUN)
     arn = sagemaker.make_package("PendingManualApproval")
-    sagemaker.fail[operation] = "InternalFailure"
+    sagemaker.fail[operation] = "AccessDeniedException"
     result = call(a_state(package={"ModelPackageArn": arn}))
     assert result["done"]
     assert sagemaker.calls == ["delete_endpoint_config", "delete_model", "update_model_package"]
     assert "SmokeTest failed: Accuracy 0.1 is too low; to fix it, " in result["cause"]
     assert result["cause"].count(": failed, ") == 1
+    assert f"{operation} is not possible now" in result["cause"]
+
+
+@pytest.mark.parametrize(
+    ("operation", "code"),
+    [
+        ("describe_training_job", "ThrottlingException"),
+        ("stop_training_job", "InternalFailure"),
+        ("describe_endpoint", "ServiceUnavailable"),
+        ("update_endpoint", "ResourceInUse"),
+        ("delete_endpoint_config", "ResourceInUse"),
+        ("delete_model", "ConflictException"),
+        ("update_model_package", "ConflictException"),
+    ],
+)
+def test_a_step_that_fails_for_now_is_tried_again_and_then_nothing_is_left_undone(
+    call: Any, run_to_end: Any, sagemaker: Any, operation: str, code: str
+) -> None:
+    sagemaker.make_deployable("kelpie-old")
+    sagemaker.make_deployable(RUN)
+    sagemaker.make_training_job(f"{RUN}-0", "InProgress")
+    endpoint = sagemaker.make_endpoint(RUN)
+    arn = sagemaker.make_package("PendingManualApproval")
+    before = {"exists": True, "EndpointConfigName": "kelpie-old"}
+    state = a_state(package={"ModelPackageArn": arn}, endpoint=before)
+    sagemaker.fail[operation] = code
+    for _ in range(4):
+        state["clean_up"] = call(state)
+        assert not state["clean_up"]["done"]
+        endpoint.endpoint_status = "InService"
+        if operation != "stop_training_job":
+            sagemaker.backend.training_jobs[f"{RUN}-0"].training_job_status = "Stopped"
+    del sagemaker.fail[operation]
+    result = run_to_end(state)
+    assert "left undone" not in result["cause"]
+    assert endpoint.endpoint_config_name == "kelpie-old"
+    assert list(sagemaker.backend.endpoint_configs) == ["kelpie-old"]
+    package = sagemaker.client.describe_model_package(ModelPackageName=arn)
+    assert package["ModelApprovalStatus"] == "Rejected"
+
+
+def test_the_lock_is_not_given_up_while_it_cannot_be_read(
+    call: Any, aws: Any, sagemaker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_answer(**_: Any) -> None:
+        raise EndpointConnectionError(endpoint_url="https://dynamodb.us-east-1.amazonaws.com")
+
+    sagemaker.make_deployable(RUN)
+    state, known = a_state(), clean_up.client
+    with monkeypatch.context() as broken:
+        silent = SimpleNamespace(get_item=no_answer)
+        broken.setattr(clean_up, "client", lambda service: silent if service == "dynamodb" else known(service))
+        state["clean_up"] = call(state)
+    assert not state["clean_up"]["done"]
+    assert sagemaker.calls == []
+    result = call(state)
+    assert result["done"]
+    assert "left undone" not in result["cause"]
+    assert sagemaker.calls == ["delete_endpoint_config", "delete_model"]
+
+
+@pytest.mark.parametrize("operation", ["describe_endpoint", "update_endpoint", "delete_model"])
+def test_what_is_forbidden_is_not_tried_again(call: Any, sagemaker: Any, operation: str) -> None:
+    sagemaker.make_deployable("kelpie-old")
+    sagemaker.make_deployable(RUN)
+    sagemaker.make_endpoint("kelpie-old" if operation == "delete_model" else RUN)
+    sagemaker.fail[operation] = "AccessDeniedException"
+    result = call(a_state(endpoint={"exists": True, "EndpointConfigName": "kelpie-old"}))
+    assert result["done"]
     assert f"{operation} is not possible now" in result["cause"]
 
 

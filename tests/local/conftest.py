@@ -44,6 +44,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if VERSION == "failing":
+            return self.answer(500, {"error": "as always"})
+        if VERSION == "slow":
+            time.sleep(0.5)
         if body == b"die":
             os._exit(9)
         if body.startswith(b"sleep "):

@@ -11,17 +11,25 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.auth import S3SigV4Auth, SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials as BotoCredentials
 from botocore.exceptions import ClientError
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from moto.core.request import Request
 from moto.iam.models import iam_backends
 from moto.moto_api._internal.models import moto_api_backend
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication
 
 from workflow.account import Account as Operator
+from workflow.local import operations, signatures
 from workflow.local.action_tables import PASSED_ROLES, SERVICES
 from workflow.local.actions import Account, needs
-from workflow.local.authorization import Door, Refusal
+from workflow.local.authorization import Door
 from workflow.local.cloud import Connection
 from workflow.local.identity import Credentials, Identity
+from workflow.local.refusals import Refusal
 
 S3_READ = {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::store-1/*"}
 MAPPED = [(s, o) for s, entry in SERVICES.items() for o in entry.operations if (s, o) != ("sts", "GetCallerIdentity")]
@@ -436,21 +444,37 @@ def test_a_refused_upload_gets_the_refusal_and_not_a_reset_connection(store):
     assert code_of(s3.put_object, Bucket="store-1", Key="big", Body=bytes(20_000_000)) == "AccessDenied"
 
 
-def environ_of(session: Any, path: str, query: str = "", **headers: str) -> dict[str, Any]:
-    scope = f"{session.access_key_id}/20261121/us-east-1/sagemaker/aws4_request"
-    url = f"http://127.0.0.1:1{path}" + (f"?{query}" if query else "")
-    signed = {
-        "Authorization": f"AWS4-HMAC-SHA256 Credential={scope}, Signature=x",
-        "X-Amz-Security-Token": session.session_token,
-    }
-    return Request.from_primitives("POST", url, {**signed, **headers}, b"{}").environ
+JSON = {"Content-Type": "application/x-amz-json-1.1"}
+
+
+def environ_of(
+    session: Any,
+    path: str,
+    query: str = "",
+    *,
+    service: str = "sagemaker",
+    method: str = "POST",
+    body: bytes = b"{}",
+    region: str = "us-east-1",
+    **headers: str,
+) -> dict[str, Any]:
+    """A request that is signed rightly, whatever else is wrong with it."""
+    request = AWSRequest(
+        method,
+        f"http://127.0.0.1:1{path}" + (f"?{query}" if query else ""),
+        {**({} if service in ("s3", "lambda") else JSON), "Host": "127.0.0.1:1", **headers},
+        body,
+    )
+    keys = BotoCredentials(session.access_key_id, session.secret_access_key, session.session_token)
+    (S3SigV4Auth if service == "s3" else SigV4Auth)(keys, service, region).add_auth(request)
+    url = f"http://{request.headers['Host']}{path}" + (f"?{query}" if query else "")
+    return Request.from_primitives(method, url, request.headers, body).environ
 
 
 def test_an_operation_smuggled_in_the_query_string_is_refused(identity, session):
     """moto reads Action from there first, so the checked operation would not be the one that runs."""
-    target = {"X-Amz-Target": "SageMaker.ListEndpoints"}
     with pytest.raises(Refusal, match="query string"):
-        Door(identity).check(environ_of(session, "/", "Action=DeleteEndpoint", **target))
+        Door(identity).check(environ_of(session, "/", "Action=DeleteEndpoint", **LIST_ENDPOINTS))
 
 
 @pytest.mark.parametrize("path", ["/moto-api/reset", "/latest/meta-data/x"])
@@ -463,3 +487,92 @@ def test_a_custom_resource_may_answer_without_a_signature(identity, session):
     environ = environ_of(session, "/cloudformation_us-east-1/cfnresponse", "stack=x")
     del environ["HTTP_AUTHORIZATION"]
     Door(identity).check(environ)
+
+
+# ---- What is authorised is what moto executes -----------------------------------------------------------------
+
+LIST_ENDPOINTS = {"X-Amz-Target": "SageMaker.ListEndpoints"}
+LIST_TOPICS = b"Action=ListTopics&Version=2010-03-31"
+FORM = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}
+CONFUSIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "JSON that is a form as well, with an action": (
+        "/", {"body": b'{"x":"&Action=DeleteEndpoint&y"}', **LIST_ENDPOINTS}),
+    "JSON that is a form as well, with a parameter": (
+        "/", {"body": b'{"EndpointName":"mine","x":"&EndpointName=other&y"}',
+              "X-Amz-Target": "SageMaker.DescribeEndpoint"}),
+    "a path beside the target": ("/bucket/key", LIST_ENDPOINTS),
+    "a target of another service": ("/", {"X-Amz-Target": "Logs_20140328.PutLogEvents"}),
+    "two targets": ("/", {"X-Amz-Target": "SageMaker.ListEndpoints,SageMaker.DeleteEndpoint"}),
+    "a GET of an RPC service": ("/", {"method": "GET", **LIST_ENDPOINTS}),
+    "an empty body, so that headers become parameters": ("/", {"body": b"", "Action": "X", **LIST_ENDPOINTS}),
+    "a multipart body": ("/", {"Content-Type": "multipart/form-data; boundary=x", **LIST_ENDPOINTS}),
+    "an action given twice": (
+        "/", {"service": "sns", "body": LIST_TOPICS + b"&Action=DeleteTopic", **FORM}),
+    "a form with a target": ("/", {"service": "sns", "body": LIST_TOPICS, **FORM, **LIST_ENDPOINTS}),
+    "a bucket in the host": ("/key", {"service": "s3", "method": "PUT", "Host": "other.s3.amazonaws.com"}),
+    "another service in the host": ("/", {"Host": "iam.amazonaws.com", **LIST_ENDPOINTS}),
+    "another account": ("/", {"X-Moto-Account-Id": "999999999999", **LIST_ENDPOINTS}),
+    "a region that makes the host one of S3": ("/", {"region": "s3", **LIST_ENDPOINTS}),
+    "an encoded slash in the bucket": ("/bucket%2Fkey", {"service": "s3", "method": "GET"}),
+    "a subresource of another operation": ("/bucket", {
+        "query": "list-type=2&policy=", "service": "s3", "method": "GET"}),
+    "an upload id without its part": ("/bucket/key", {"query": "uploadId=1", "service": "s3", "method": "PUT"}),
+    "an action beside a path": ("/2015-03-31/functions/f", {
+        "query": "Action=DeleteFunction", "service": "lambda", "method": "GET", "body": b""}),
+    "a target beside a path": ("/2015-03-31/functions/f", {
+        "X-Amz-Target": "L.DeleteFunction", "service": "lambda", "method": "GET", "body": b""}),
+    "a header that names an action": ("/2015-03-31/functions/f", {
+        "Action": "DeleteFunction", "service": "lambda", "method": "GET", "body": b""}),
+    "a payload that is a form as well": ("/2015-03-31/functions/f/invocations", {
+        "service": "lambda", "body": b'{"x":"&FunctionName=other&y"}'}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("confusion", CONFUSIONS)
+def test_a_request_that_moto_could_read_otherwise_is_refused_even_to_an_administrator(
+    confusion, identity, session, monkeypatch
+):
+    monkeypatch.setattr("workflow.local.identity.policy_documents", lambda _arn: [{"Statement": [allow("*")]}])
+    path, more = CONFUSIONS[confusion]
+    with pytest.raises(Refusal, match=r"more than one way|no entry|host of a request|not allowed|authenticated"):
+        Door(identity).check(environ_of(session, path, **more))
+
+
+def test_the_same_requests_without_the_confusion_pass(identity, session, monkeypatch):
+    monkeypatch.setattr("workflow.local.identity.policy_documents", lambda _arn: [{"Statement": [allow("*")]}])
+    door = Door(identity)
+    door.check(environ_of(session, "/", **LIST_ENDPOINTS))
+    door.check(environ_of(session, "/", service="sns", body=LIST_TOPICS, **FORM))
+    door.check(environ_of(session, "/bucket", "list-type=2", service="s3", method="GET", body=b""))
+    door.check(environ_of(session, "/2015-03-31/functions/f/invocations", service="lambda", body=b'{"x":"&y=1"}'))
+
+
+PIECES = st.sampled_from(
+    [
+        "Credential=", "KEY/20261121/us-east-1/", "s3", "logs", "sagemaker", "/aws4_request", ",", ", ", " ", "\t",
+        "AWS4-HMAC-SHA256 ", "SignedHeaders=host", "Signature=" + "0" * 64, "x/1/us-east-1/s3/aws4_request", "/",
+        "KEY/20261121/us-east-1/logs/aws4_request", "KEY/20261121/s3/logs/aws4_request", "execute-api",
+    ]
+)  # fmt: skip
+
+
+@given(st.lists(PIECES, max_size=8), st.sampled_from(["/", "/bucket/key", "/v20180820/x", "/s3_us-east-1/x"]))
+@example(
+    ["AWS4-HMAC-SHA256 ", "x/1/us-east-1/s3/aws4_request", ", Credential=", "KEY/20261121/us-east-1/logs/aws4_request"],
+    "/bucket/key",
+)
+@settings(max_examples=400)
+def test_what_can_be_read_as_a_signature_names_the_service_that_moto_dispatches_to(pieces, path):
+    header = "".join(pieces).replace("KEY", "AKIAAAAAAAAAAAAAAAAA")
+    environ = Request.from_primitives("PUT", f"http://127.0.0.1:1{path}", {"Authorization": header}, b"").environ
+    try:
+        signature = signatures.read(environ)
+    except signatures.Malformed:
+        return
+    if signature is None:
+        return
+    environ[operations.SERVICE_KEY] = operations.service_of(signature.service, environ)
+    dispatcher = DomainDispatcherApplication(lambda _: None)
+    host = operations.infer_service_region_host(dispatcher, environ, path)
+    expected = "s3" if signature.service == "s3" else signature.service
+    assert dispatcher.get_backend_for_host(host) in (expected, None)

@@ -165,3 +165,12 @@ def test_what_application_auto_scaling_refuses_is_refused(world: World) -> None:
     with pytest.raises(ClientError) as raised:
         world.client("application-autoscaling").deregister_scalable_target(**target)
     assert raised.value.response["Error"]["Code"] == "ObjectNotFoundException"
+
+
+def test_a_burstable_instance_type_cannot_be_scaled(world: World) -> None:
+    name = world.endpoint(world.config(world.model(), instance_type="ml.t2.medium"))
+    world.settled(name)
+    with pytest.raises(ClientError, match=r"burstable instance type ml\.t2\.medium") as raised:
+        register(world, name)
+    assert raised.value.response["Error"]["Code"] == "ValidationException"
+    world.sagemaker.delete_endpoint(EndpointName=name)

@@ -14,6 +14,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -148,7 +149,9 @@ def test_an_invalid_interruption_is_refused_with_the_reason(shared: cloud.Connec
     with pytest.raises(KelpieError, match="count=0"):
         shared.interrupt_spot(count=0)
     with pytest.raises(KelpieError, match="unexpected keyword argument 'what'"):
-        shared.control("POST", "spot-interruptions", {"what": 1})
+        shared.control("POST", "faults", {"kind": "spot-interruption", "what": 1})
+    with pytest.raises(KelpieError, match="Invalid kind 'flood', expected one of"):
+        shared.control("POST", "faults", {"kind": "flood"})
 
 
 def test_up_again_gives_the_same_server(shared: cloud.Connection, home: Path) -> None:
@@ -164,9 +167,16 @@ def test_up_with_other_settings_is_refused(shared: cloud.Connection, home: Path)
 def test_a_second_server_on_one_home_refuses_to_run(shared: cloud.Connection, home: Path) -> None:
     argv = [sys.executable, "-m", "workflow.local.server", "--home", str(home), "--region", "us-east-1"]
     second = subprocess.run([*argv, "--time-scale", "1"], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert second.returncode == 1
+    assert second.returncode == cloud.LOST_LOCK
     assert f"already runs in {home} (process {shared.pid})" in second.stderr
     assert cloud.connect(home) == shared
+
+
+def test_two_who_start_it_at_once_get_the_same_server(own_home: Path) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        connections = list(pool.map(lambda _: cloud.up(own_home), range(3)))
+    assert len(set(connections)) == 1
+    assert cloud.connect(own_home) == connections[0]
 
 
 def test_down_ends_the_server_and_its_processes(own_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

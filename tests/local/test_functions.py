@@ -5,12 +5,15 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import textwrap
 import time
 import uuid
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +21,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from tests.local.conftest import World, wait_until
+from workflow.local.sandboxes import FunctionVersion, Sandbox
 
 ECHO = "def handler(event, context): return event"
 PID = "import os\ndef handler(event, context): return os.getpid()"
@@ -330,3 +334,16 @@ def test_a_flood_of_output_is_cut_and_does_not_block(make: Callable[..., Functio
     function = make("def handler(event, context):\n    for n in range(100_000): print(n)\n    return 'done'")
     assert function() == "done"
     assert function.log()[-1].startswith("REPORT ")
+
+
+def test_an_environment_that_cannot_start_leaves_nothing_behind(tmp_path: Path) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError("no more processes")
+
+    engine: Any = SimpleNamespace(home=tmp_path, images=SimpleNamespace(python_for=fail))
+    version = FunctionVersion("f", "arn", "1", "h.h", "python3.12", "role", 3, 128, "sha", (), b"")
+    descriptors = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="no more processes"):
+        Sandbox(engine, version, tmp_path)
+    assert list((tmp_path / "sandboxes").iterdir()) == []
+    assert len(os.listdir("/proc/self/fd")) == descriptors

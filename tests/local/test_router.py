@@ -82,7 +82,7 @@ def router(monkeypatch: pytest.MonkeyPatch) -> Iterator[Router]:
 
 def ask(router: Router, *ports: int, body: bytes = b"picture") -> Answer:
     fleet: Any = Fleet(*map(server, ports))
-    router.set_routes("kelpie", [Route("AllTraffic", fleet, 1.0)])
+    router.set_routes("kelpie", [Route("AllTraffic", fleet, 1.0, "config")])
     return router.invoke("kelpie", body, {})
 
 
@@ -121,7 +121,7 @@ def test_a_body_over_the_limit_is_refused(router: Router, answering: int) -> Non
 
 def test_the_weights_share_the_traffic_and_a_target_variant_overrides_them(router: Router, answering: int) -> None:
     fleet: Any = Fleet(server(answering))
-    router.set_routes("kelpie", [Route("old", fleet, 0.0), Route("new", fleet, 1.0)])
+    router.set_routes("kelpie", [Route("old", fleet, 0.0, "config"), Route("new", fleet, 1.0, "config")])
     variants = {router.invoke("kelpie", b"", {}).headers["x-Amzn-Invoked-Production-Variant"] for _ in range(20)}
     assert variants == {"new"}
     aimed = router.invoke("kelpie", b"", {"X-Amzn-SageMaker-Target-Variant": "old"})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,7 +10,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.local.conftest import IMAGE, World
-from workflow.local import autoscaling, faults, sagemaker, training_record
+from workflow.local import faults, training_record
 from workflow.local.training_host import flags
 from workflow.local.training_record import TrainingRecord
 
@@ -180,18 +179,3 @@ def test_an_interruption_waits_for_its_checkpoints_and_is_taken_once() -> None:
     assert pending.take_spot_interruption(5) is None
     with pytest.raises(ValueError, match="after_checkpoints"):
         pending.interrupt_spot(after_checkpoints=-1)
-
-
-@pytest.mark.parametrize("name", sorted({*sagemaker.HOOKS, *autoscaling.HOOKS}))
-def test_every_hooked_name_of_moto_exists(name: str) -> None:
-    parts = name.split(".")
-    found: Any = None
-    for end in range(len(parts), 0, -1):
-        try:
-            found = importlib.import_module(".".join(parts[:end]))
-        except ImportError:
-            continue
-        for part in parts[end:]:
-            found = getattr(found, part)
-        break
-    assert found is not None

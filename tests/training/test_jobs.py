@@ -7,80 +7,21 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 from safetensors import safe_open
+from training_hosts import ROOT, SMALL, STEPS, Host, Job
 
 from inference.contract import ModelContract
 from training.data import plain, scan
 from training.main import main
-
-ROOT = Path(__file__).parents[2]
-STEPS = 100
-SMALL = {
-    "backbone": "efficientnet_lite0",
-    "weights": "package",
-    "epochs": 25,
-    "batch-size": 8,
-    "image-size": 32,
-    "learning-rate": 0.01,
-    "checkpoint-interval-steps": 3,
-}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@dataclass
-class Host:
-    """One started host and its folders."""
-
-    process: subprocess.Popen[str]
-    base: Path
-    lines: list[str] = field(default_factory=list)
-
-    def read_until(self, marker: str) -> str:
-        """Read stdout up to the first line that has `marker`."""
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.lines.append(line.rstrip("\n"))
-            if marker in line:
-                return line
-        raise AssertionError(f"no {marker!r} in the log:\n" + "\n".join(self.lines))
-
-    def finish(self) -> int:
-        """Read the rest of the log and wait; returns the exit code."""
-        assert self.process.stdout is not None
-        self.lines += [line.rstrip("\n") for line in self.process.stdout]
-        return self.process.wait(timeout=120)
-
-    @property
-    def log(self) -> str:
-        return "\n".join(self.lines)
-
-    @property
-    def failure(self) -> str:
-        path = self.base / "output" / "failure"
-        return path.read_text() if path.exists() else ""
-
-    @property
-    def evidence(self) -> dict[str, object]:
-        (path,) = (self.base / "output" / "data").glob("host-*.json")
-        content: dict[str, object] = json.loads(path.read_text())
-        return content
-
 
 Start = Callable[..., list[Host]]
 
@@ -88,61 +29,19 @@ Start = Callable[..., list[Host]]
 @pytest.fixture(scope="module")
 def start() -> Iterator[Start]:
     """`start(folder, data, host_count=2, **hyperparameters)` starts a job's hosts; whatever still runs is killed."""
-    started: list[Host] = []
-
-    def start_hosts(
-        folder: Path, data: Path, *, host_count: int = 2, champion: Path | None = None, **given: object
-    ) -> list[Host]:
-        parameters = SMALL | {name.replace("_", "-"): value for name, value in given.items()}
-        flags = [part for name, value in parameters.items() for part in (f"--{name}", str(value))]
-        names = [f"algo-{i + 1}" for i in range(host_count)]
-        port = str(_free_port())
-        new = []
-        for name in names:
-            base = folder / name
-            (base / "output").mkdir(parents=True, exist_ok=True)
-            environment = {
-                "PATH": os.environ["PATH"],
-                "PYTHONPATH": str(ROOT),
-                "SAGEMAKER_BASE_DIR": str(base),
-                "SM_MODEL_DIR": str(base / "model"),
-                "SM_OUTPUT_DATA_DIR": str(base / "output" / "data"),
-                "SM_CHANNEL_DATA": str(data),
-                "SM_HOSTS": json.dumps(names),
-                "SM_CURRENT_HOST": name,
-                "SM_NUM_GPUS": "0",
-                "SM_NETWORK_INTERFACE_NAME": "lo",
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": port,
-                "OMP_NUM_THREADS": "1",
-                "TRAINING_JOB_NAME": "a-job",
-                **({"SM_CHANNEL_CHAMPION": str(champion)} if champion else {}),
-            }
-            new.append(
-                Host(_start_process([sys.executable, "-m", "training.entry_point", *flags], base, environment), base)
-            )
-        started.extend(new)
-        return new
-
-    yield start_hosts
-    for host in started:
-        if host.process.poll() is None:
-            os.killpg(host.process.pid, signal.SIGKILL)
-        host.process.wait()
-        if host.process.stdout is not None:
-            host.process.stdout.close()
+    job = Job()
+    yield job.start
+    job.close()
 
 
-def _start_process(argv: Sequence[str], cwd: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        argv,
-        cwd=cwd,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+@pytest.fixture(scope="module")
+def pictures(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The drawn pictures, 48, with two files beside them that are none."""
+    folder = shutil.copytree(pictures, tmp_path_factory.mktemp("as-they-come") / "pictures")
+    whole = (folder / "train/cross/0.png").read_bytes()
+    (folder / "train/cross/cut short.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "train/disc/EMPTY.JPG").touch()
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +70,16 @@ def test_two_hosts_end_with_equal_weights(finished: list[Host]) -> None:
     assert first["weights_sha256"] == second["weights_sha256"]
     assert (first["rank"], second["rank"]) == (0, 1)
     assert first["pid"] != second["pid"]
+
+
+def test_files_that_are_no_pictures_are_left_out_and_listed(finished: list[Host]) -> None:
+    evaluation = json.loads((finished[0].base / "output/data/evaluation.json").read_text())
+    left_out = {entry["picture"]: entry["reason"] for entry in evaluation["left_out"]}
+    assert list(left_out) == ["train/cross/cut short.png", "train/disc/EMPTY.JPG"]
+    assert left_out["train/disc/EMPTY.JPG"] == "the file is empty"
+    for name, reason in left_out.items():
+        assert f"left out: {name}: {reason}" in finished[0].lines
+    assert "left out" not in finished[1].log
 
 
 def test_every_host_says_who_it_is(finished: list[Host]) -> None:
@@ -307,12 +216,13 @@ def test_a_killed_host_fails_the_other_at_once(start: Start, pictures: Path, tmp
 
 
 def test_checkpoints_of_other_settings_are_refused(
-    start: Start, pictures: Path, tmp_path: Path, finished: list[Host]
+    pictures: Path, tmp_path: Path, finished: list[Host], in_process: None
 ) -> None:
-    shutil.copytree(finished[0].base / "checkpoints", tmp_path / "algo-1/checkpoints")
-    (job,) = start(tmp_path, pictures, host_count=1, learning_rate=0.02)
-    assert job.finish() == 1
-    assert "checkpoints of a run with other pictures, settings or weights" in job.failure
+    shutil.copytree(finished[0].base / "checkpoints", tmp_path / "checkpoints")
+    given = SMALL | {"learning-rate": 0.02, "data": pictures, "output": tmp_path}
+    with pytest.raises(SystemExit, match="1"):
+        main([part for name, value in given.items() for part in (f"--{name}", str(value))])
+    assert "checkpoints of a run with other pictures, settings or weights" in (tmp_path / "failure").read_text()
 
 
 def test_a_bad_flag_is_the_failure_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

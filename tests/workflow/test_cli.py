@@ -37,7 +37,9 @@ def kelpie(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (("start", "--local", "--input", "{"), "--input is not JSON"),
         (("start", "--local", "--input", "[1]"), "--input"),
         (("start", "--local", "--config", "missing.toml"), "missing.toml"),
-        (("start", "--local", "--input", '{"data": "x"}', "--data", "s3://bucket/pictures/"), '"data" in --input'),
+        (("start", "--local", "--input", '{"data": "x"}', "--data", "s3://bucket/pictures/"), "data = 'x'"),
+        (("start", "--local", "--input", '{"training": {"epoch": 1}}'), "training.epoch: there is no such key"),
+        (("start", "--local", "--input", '{"hosting": {"min_instance_count": 9}}'), "hosting.max_instance_count = 3"),
     ],
 )
 def test_a_start_that_cannot_work_says_why_before_a_cloud_is_started(

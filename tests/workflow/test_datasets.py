@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,3 +77,44 @@ def test_a_folder_without_two_classes_is_refused_and_says_what_it_expects(
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(KelpieError, match=r"no data folder .*nowhere"):
         datasets.pictures(tmp_path / "nowhere")
+
+
+def test_links_to_pictures_and_to_folders_are_uploaded_as_what_they_lead_to(account: Account, tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, "cat/1.jpg", "dog/2.jpg")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "3.jpg").write_bytes(b"three")
+    (folder / "dog/linked.jpg").symlink_to(elsewhere / "3.jpg")
+    (folder / "lynx").symlink_to(elsewhere)
+    (folder / "cat/circle").symlink_to(folder)
+    prefix = datasets.upload(account, "data", folder).removeprefix("s3://data/")
+    assert [key.removeprefix(prefix) for key in keys(account)] == [
+        "cat/1.jpg", "dog/2.jpg", "dog/linked.jpg", "lynx/3.jpg"
+    ]  # fmt: skip
+
+
+def test_a_link_to_nothing_is_named_before_anything_is_uploaded(account: Account, tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, "cat/1.jpg", "dog/2.jpg")
+    (folder / "dog/gone.jpg").symlink_to(tmp_path / "nothing.jpg")
+    with pytest.raises(KelpieError, match=r"dog/gone\.jpg.* is a link to nothing"):
+        datasets.upload(account, "data", folder)
+    assert keys(account) == []
+
+
+@pytest.mark.parametrize("name", [b"\xe9t\xe9.jpg", b"two\nlines.jpg", b"back\\slash.jpg"])
+def test_a_name_that_is_no_good_key_is_named(tmp_path: Path, name: bytes) -> None:
+    folder = folder_of(tmp_path, "cat/1.jpg", "dog/2.jpg")
+    (folder / "dog" / os.fsdecode(name)).write_bytes(b"x")
+    with pytest.raises(KelpieError, match="character that a key in S3 should not have") as error:
+        datasets.pictures(folder)
+    str(error.value).encode()
+
+
+def test_names_in_any_language_are_kept(account: Account, tmp_path: Path) -> None:
+    names = [
+        "Zwergpinscher für Größen/犬 \N{DOG FACE}.jpg",
+        "two  spaces/'quotes' & %20+.jpg",
+        "cat/Screenshot at 9.41\u202fAM.jpg",
+    ]
+    prefix = datasets.upload(account, "data", folder_of(tmp_path, *names)).removeprefix("s3://data/")
+    assert {key.removeprefix(prefix) for key in keys(account)} == set(names)

@@ -20,6 +20,8 @@ STATES: dict[str, dict[str, Any]] = ASL["States"]
 TASKS = {name: state for name, state in STATES.items() if state["Type"] == "Task"}
 
 AFTER_PROMOTION = {
+    "ApproveVersion": "KeepChampion",
+    "KeepChampion": "PruneOldVersions",
     "PruneOldVersions": "ReleaseLock",
     "ReleaseLock": "NotifySuccess",
     "NotifySuccess": "Succeeded",
@@ -29,15 +31,18 @@ ON_THE_WAY_BACK = {
     "ReleaseLockAfterFailure": "NotifyFailure",
     "NotifyFailure": "ExecutionFailed",
 }
-LOOKED_AT_BY_A_CHOICE = {"DescribeEndpoint": "EndpointExists?"}
-"""A missing endpoint is an error of DescribeEndpoint that only its text tells from others."""
+LOOKED_AT_BY_A_CHOICE = {"DescribeEndpoint": "EndpointExists?", "DescribeSpotTraining": "SpotTrainingCompleted?"}
+"""A missing endpoint is an error of DescribeEndpoint that only its text tells from others; and a training job that
+cannot be described changes nothing about why the one before failed."""
+FALL_BACK = {"Train": "DescribeSpotTraining"}
 
 # Failures that do not go to CleanUp, all of them, by the name of the state.
-EXCEPTIONS = AFTER_PROMOTION | ON_THE_WAY_BACK | LOOKED_AT_BY_A_CHOICE
+EXCEPTIONS = AFTER_PROMOTION | ON_THE_WAY_BACK | LOOKED_AT_BY_A_CHOICE | FALL_BACK
 
 RAW_TASKS = {
     "DescribeLockOwner": "2.3.0 has no step for DescribeExecution",
     "RegisterVersion": "2.3.0 has no step for the model registry",
+    "DescribeSpotTraining": "2.3.0 has no step that reads",
     "DescribeEndpoint": "2.3.0 has no step that reads",
     "DescribeDeployment": "2.3.0 has no step that reads",
     "UpdateEndpoint": "EndpointStep(update=True) cannot hold DeploymentConfig, nor can the optimised integration",
@@ -201,6 +206,17 @@ def test_the_longest_history_stays_below_20000_events() -> None:
     # Entered and exited; for each attempt of a Task: scheduled, started, submitted, and how it ended.
     events = {name: 2.0 + (4.0 * attempts(state) if state["Type"] == "Task" else 0.0) for name, state in STATES.items()}
     assert heaviest_path(events) < 20_000
+
+
+def test_loops_time_and_history_are_bounded_also_where_executions_wait_for_the_lock(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waiting = definition.build(Config.model_validate({"lock": {"when_held": "wait"}}))["States"]
+    assert set(waiting) - set(STATES) >= {"WaitForLock"}
+    monkeypatch.setitem(globals(), "STATES", waiting)
+    test_every_loop_is_bounded()
+    test_the_machine_may_run_longer_than_its_longest_path()
+    test_the_longest_history_stays_below_20000_events()
 
 
 # Names

@@ -44,6 +44,25 @@ def test_the_main_path_leaves_out_catches_and_states_that_cannot_succeed() -> No
     assert [edge.kind for edge in main_path.edges] == ["next", "choice"]
 
 
+def test_the_work_leaves_out_what_only_decides_or_waits() -> None:
+    states = dict(DEFINITION["States"])
+    states["Done"] = {"Type": "Wait", "Seconds": 1, "Next": "Look"}
+    states["Look"] = {"Type": "Task", "Resource": "arn:look", "Next": "Ready?"}
+    states["Ready?"] = {
+        "Type": "Choice",
+        "Choices": [{"Variable": "$.ready", "BooleanEquals": True, "Next": "End"}],
+        "Default": "Done",
+    }
+    states["End"] = {"Type": "Succeed"}
+    work = Graph.from_definition({**DEFINITION, "States": states}).work()
+    assert [node.name for node in work.nodes] == ["Train", "Look", "End"]
+    assert set(work.edges) == {
+        Edge("Train", "Look", "next"),
+        Edge("Look", "Look", "next", "wait"),
+        Edge("Look", "End", "next"),
+    }
+
+
 def test_mermaid_draws_catches_dashed_and_colours_states_by_status() -> None:
     text = to_mermaid(Graph.from_definition(DEFINITION), {"Train": "FAILED", "Failed": "FAILED"})
     assert "state_Train -.-> state_Failed" in text

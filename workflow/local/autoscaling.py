@@ -6,6 +6,7 @@ target_tracking.py.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -35,6 +36,8 @@ HOOKS: tuple[str, ...] = (
 )
 
 PREDEFINED_METRIC = "SageMakerVariantInvocationsPerInstance"
+
+_BURSTABLE = re.compile(r"ml\.t\d")
 
 
 def resource_id(endpoint_name: str, variant: str) -> str:
@@ -83,7 +86,10 @@ class LocalAutoScalingResponse(ApplicationAutoScalingResponse):
     engine: Engine
 
     def register_scalable_target(self) -> str:
-        """RegisterScalableTarget: the variant has to exist."""
+        """RegisterScalableTarget: the variant has to exist, on instances that may be scaled.
+
+        Source: SageMaker developer guide, "Automatic scaling prerequisites": not on burstable (T) instances.
+        """
         wanted = self._get_param("ResourceId")
         is_new = not self.applicationautoscaling_backend._scalable_target_exists(wanted, DIMENSION)
         lowest, highest = self._get_int_param("MinCapacity"), self._get_int_param("MaxCapacity")
@@ -92,6 +98,12 @@ class LocalAutoScalingResponse(ApplicationAutoScalingResponse):
                 raise JsonRESTError("ValidationException", "MinCapacity and MaxCapacity are required.")
             if not _variant_exists(self.engine, wanted):
                 raise JsonRESTError("ValidationException", f"No production variant found for {wanted}.")
+            instance_type = _instance_type(self.engine, wanted)
+            if _BURSTABLE.match(instance_type):
+                raise JsonRESTError(
+                    "ValidationException",
+                    f"Automatic scaling is not supported for the burstable instance type {instance_type} of {wanted}.",
+                )
         if lowest is not None and highest is not None and lowest > highest:
             raise JsonRESTError("ValidationException", "Maximum capacity cannot be less than minimum capacity.")
         return super().register_scalable_target()
@@ -162,3 +174,11 @@ def _variant_exists(engine: Engine, wanted: str) -> bool:
         return False
     endpoint = sagemaker_backends[engine.account_id][engine.region].endpoints.get(parts[1])
     return endpoint is not None and any(variant["VariantName"] == parts[3] for variant in endpoint.production_variants)
+
+
+def _instance_type(engine: Engine, wanted: str) -> str:
+    _, name, _, variant = wanted.split("/")
+    backend = sagemaker_backends[engine.account_id][engine.region]
+    config = backend.endpoint_configs.get(backend.endpoints[name].endpoint_config_name)
+    found = config.production_variants if config else []
+    return next((str(each.get("InstanceType", "")) for each in found if each["VariantName"] == variant), "")

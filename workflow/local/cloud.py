@@ -30,6 +30,8 @@ _LOG_FILE = "server.log"
 _LOCK_FILE = "server.lock"
 _CONNECTION_FILE = "connection.json"
 _LOG_TAIL_LINES = 20
+LOST_LOCK = 3
+"""How a server ends that found another one in its home."""
 _UP_SECONDS = 90.0
 _DOWN_SECONDS = 20.0
 _ANSWER_SECONDS = 10.0
@@ -74,7 +76,19 @@ class Connection:
         Raises:
             KelpieError: if the server refuses or cannot be reached.
         """
-        self.control("POST", "spot-interruptions", {"after_checkpoints": after_checkpoints, "count": count})
+        values = {"after_checkpoints": after_checkpoints, "count": count}
+        self.control("POST", "faults", {"kind": "spot-interruption", **values})
+
+    def fail_api(self, operation: str, code: str, message: str = "", *, count: int = 1, caller: str = "states") -> None:
+        """Let the next `count` requests for an operation such as "sagemaker:CreateModel" fail with an error code.
+
+        `caller`: whose requests: "states" for state machines, a function's name for that Lambda function.
+
+        Raises:
+            KelpieError: if the server refuses or cannot be reached.
+        """
+        values = {"operation": operation, "code": code, "message": message, "count": count, "caller": caller}
+        self.control("POST", "faults", {"kind": "api-error", **values})
 
     def control(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """Call one of the server's control endpoints and return its JSON answer.
@@ -119,14 +133,7 @@ def up(home: Path, *, region: str = "us-east-1", time_scale: float = 30, port: i
     home = home.absolute()
     running = connect(home)
     if running is not None:
-        if (running.region, running.time_scale) != (region, time_scale):
-            raise KelpieError(
-                "The local cloud already runs with other settings",
-                f"It has region {running.region} and time_scale {running.time_scale:g}, "
-                f"wanted are {region} and {time_scale:g}.",
-                "End it first (what it holds is lost): kelpie local down",
-            )
-        return running
+        return _checked(running, region, time_scale)
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     log_path = home / _LOG_FILE
     with log_path.open("ab") as log:
@@ -143,7 +150,7 @@ def up(home: Path, *, region: str = "us-east-1", time_scale: float = 30, port: i
         )
     _servers.append(server)
     try:
-        return _wait_until_healthy(home, server, log_path, log_start)
+        return _checked(_wait_until_healthy(home, server, log_path, log_start), region, time_scale)
     except BaseException:
         server.kill()
         server.wait()
@@ -222,11 +229,25 @@ def _server_environment() -> dict[str, str]:
     }
 
 
+def _checked(running: Connection, region: str, time_scale: float) -> Connection:
+    if (running.region, running.time_scale) != (region, time_scale):
+        raise KelpieError(
+            "The local cloud already runs with other settings",
+            f"It has region {running.region} and time_scale {running.time_scale:g}, "
+            f"wanted are {region} and {time_scale:g}.",
+            "End it first (what it holds is lost): kelpie local down",
+        )
+    return running
+
+
 def _wait_until_healthy(home: Path, server: subprocess.Popen[bytes], log_path: Path, log_start: int) -> Connection:
+    """The connection of this server, or of the one that somebody else started meanwhile and that won the lock."""
     deadline = time.monotonic() + _UP_SECONDS
-    while server.poll() is None and time.monotonic() < deadline:
+    while (server.poll() is None or (server.returncode == LOST_LOCK and _is_running(home))) and (
+        time.monotonic() < deadline
+    ):
         connection = connect(home)
-        if connection is not None and connection.pid == server.pid:
+        if connection is not None and (connection.pid == server.pid or server.returncode == LOST_LOCK):
             with suppress(KelpieError):
                 connection.control("GET", "status")
                 return connection

@@ -1,20 +1,28 @@
-"""One change of an endpoint, from the plan to the servers that carry it."""
+"""One change of an endpoint, from the plan to the servers that carry it.
+
+What UpdateEndpoint's DeploymentConfig means is in deployment_config.py, what the alarms say in alarms.py; here it is
+carried out: new fleet, traffic shifted step by step, alarms watched after each, and the way back.
+"""
 
 from __future__ import annotations
 
+import logging
 import secrets
 import shutil
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from botocore.exceptions import BotoCoreError, ClientError
 from moto.core.utils import utcnow
 
 from workflow.local import transfers
+from workflow.local.deployment_config import UpdatePolicy
 from workflow.local.engine import Engine
-from workflow.local.fleet import STARTUP_TIMEOUT_SECONDS, Fleet, ServedModel, Unhealthy
+from workflow.local.fleet import STARTUP_TIMEOUT_SECONDS, Fleet, OutOfTime, ServedModel, Unhealthy
 from workflow.local.identity import AccessDenied
 from workflow.local.images import ImageBuildFailed, UnknownImage
 from workflow.local.router import Route, Router
@@ -23,6 +31,11 @@ SERVICE = "sagemaker.amazonaws.com"
 MAX_MODEL_BYTES = 8 << 30
 DRAIN_SECONDS = 60.0
 """Real seconds that a request may still take on an instance that is leaving: the limit of one invocation."""
+
+_LOOKS_PER_MINUTE = 4
+"""How often the alarms are looked at in one scaled minute of baking."""
+
+_log = logging.getLogger(__name__)
 
 
 class DeploymentFailed(Exception):
@@ -53,66 +66,166 @@ class LiveEndpoint:
     record: Any
     fleets: dict[str, Fleet] = field(default_factory=dict)
     weights: dict[str, float] = field(default_factory=dict)
+    arriving: dict[str, Fleet] = field(default_factory=dict)
+    """The fleets of a change that is not certain yet."""
+    closing: threading.Event = field(default_factory=threading.Event)
+    """The local cloud ends: whoever waits should stop."""
     thread: threading.Thread | None = None
 
 
 @dataclass
 class Deployment:
-    """One change of an endpoint's fleets, step by step: start the new fleet, shift traffic, bake, end the old one.
+    """One change of an endpoint's fleets: start the new ones, shift traffic, bake, end the old ones.
 
-    All at once and without baking. A canary or linear policy with alarms overrides `shift_traffic` and `bake`, and
-    raises DeploymentFailed to go back, which `run` does in any case.
+    All at once and without baking, unless the policy says otherwise.
     """
 
     engine: Engine
     router: Router
     live: LiveEndpoint
     plans: Sequence[VariantPlan]
+    config_name: str
+    policy: UpdatePolicy = field(default_factory=UpdatePolicy)
 
     def run(self) -> None:
         """Do it.
 
         Raises:
-            DeploymentFailed: the endpoint is as it was before.
+            DeploymentFailed: the endpoint is as it was before, as it is after any other exception.
         """
-        old_fleets, old_weights = self.live.fleets, self.live.weights
-        new_fleets = self.start_new_fleets()
+        live, name = self.live, self.live.record.endpoint_name
+        old_fleets, started_at = live.fleets, utcnow()
         try:
-            self.shift_traffic(new_fleets)
-            self.bake(new_fleets)
-        except DeploymentFailed:
-            self.live.fleets, self.live.weights = old_fleets, old_weights
-            self.router.set_routes(self.live.record.endpoint_name, routes(self.live))
-            _close(new_fleets)
+            self._show("Creating", 0.0, started_at)
+            self.start_new_fleets()
+            for share in self.policy.shares:
+                self._show("ActivatingTraffic", share, started_at)
+                self.router.set_routes(name, self._routes(share))
+                self._show("Baking", share, started_at)
+                self.bake()
+            self._wait(self.policy.termination_wait_seconds)
+            self._commit()
+        except BaseException:
+            self.router.set_routes(name, routes(live))
+            _close(live.arriving)
             raise
-        self.live.record.production_variants = [
-            summary(plan, current=new_fleets[plan.name].size) for plan in self.plans
-        ]
+        finally:
+            live.arriving = {}
+            live.record.pending_deployment_summary = None
         _close(old_fleets)
 
-    def start_new_fleets(self) -> dict[str, Fleet]:
-        """Make the new fleets and wait until every server is healthy; nothing else has changed yet."""
-        fleets: dict[str, Fleet] = {}
+    def start_new_fleets(self) -> None:
+        """Make the new fleets and wait until every server is healthy; nothing else has changed yet.
+
+        Their start is real work, so MaximumExecutionTimeoutInSeconds grants it real seconds: those that the waits
+        of the deployment leave.
+        """
+        deadline = time.monotonic() + self.policy.maximum_execution_seconds - self.policy.waiting_seconds
         try:
             for plan in self.plans:
-                fleet = fleets[plan.name] = self._make_fleet(plan)
-                fleet.scale_to(plan.count)
+                fleet = self.live.arriving[plan.name] = self._make_fleet(plan)
+                fleet.scale_to(plan.count, deadline)
+        except OutOfTime as error:
+            raise DeploymentFailed(
+                f"The deployment exceeded MaximumExecutionTimeoutInSeconds "
+                f"({self.policy.maximum_execution_seconds:g}) and was rolled back: {error}"
+            ) from error
         except Unhealthy as error:
-            _close(fleets)
             raise DeploymentFailed(str(error)) from error
-        except BaseException:
-            _close(fleets)
-            raise
-        return fleets
 
-    def shift_traffic(self, new_fleets: dict[str, Fleet]) -> None:
-        """Send all requests to the new fleets; those under way end where they are."""
-        self.live.fleets = new_fleets
-        self.live.weights = {plan.name: plan.weight for plan in self.plans}
-        self.router.set_routes(self.live.record.endpoint_name, routes(self.live))
+    def bake(self) -> None:
+        """Watch the alarms for as long as the policy says.
 
-    def bake(self, new_fleets: dict[str, Fleet]) -> None:
-        """Nothing: there is no waiting period and no alarm yet."""
+        One that is in state ALARM ends the deployment, also if it was so before (inferred: no source says that an
+        alarm has to change during the bake).
+
+        Raises:
+            DeploymentFailed: naming the alarms.
+        """
+        until = time.monotonic() + self.engine.clock.scaled(self.policy.bake_seconds)
+        while True:
+            fired = self._fired_alarms()
+            if fired:
+                raise DeploymentFailed(
+                    f"The deployment of endpoint config {self.config_name} was rolled back: CloudWatch alarm(s) "
+                    f"{', '.join(fired)} went into state ALARM during the baking period."
+                )
+            left = until - time.monotonic()
+            if left <= 0:
+                return
+            self._pause(min(left, self.engine.clock.scaled(60.0 / _LOOKS_PER_MINUTE)))
+
+    def _fired_alarms(self) -> list[str]:
+        """The policy's alarms that are in state ALARM, read with the model's execution role as SageMaker does."""
+        if not self.policy.alarms:
+            return []
+        role_arn = self.plans[0].model.execution_role_arn
+        try:
+            cloudwatch = self.engine.identity.client("cloudwatch", role_arn, SERVICE)
+            found = cloudwatch.describe_alarms(AlarmNames=list(self.policy.alarms))["MetricAlarms"]
+        except (AccessDenied, ClientError, BotoCoreError) as error:
+            raise DeploymentFailed(
+                f"The CloudWatch alarms {', '.join(self.policy.alarms)} could not be read with role {role_arn}, which "
+                f"needs cloudwatch:DescribeAlarms; the deployment was rolled back. {error}"
+            ) from error
+        gone = set(self.policy.alarms) - {alarm["AlarmName"] for alarm in found}
+        if gone:
+            raise DeploymentFailed(
+                f"CloudWatch alarm(s) {', '.join(sorted(gone))} are not there any more; the deployment was rolled back."
+            )
+        return sorted(alarm["AlarmName"] for alarm in found if alarm["StateValue"] == "ALARM")
+
+    def _wait(self, aws_seconds: float) -> None:
+        self._pause(self.engine.clock.scaled(aws_seconds))
+
+    def _pause(self, seconds: float) -> None:
+        if self.live.closing.wait(seconds):
+            raise DeploymentFailed("The local cloud was ended during the deployment.")
+
+    def _routes(self, share: float) -> list[Route]:
+        """Routes that give the new fleets this share of the requests."""
+        weights = {plan.name: plan.weight for plan in self.plans}
+        arriving = [
+            Route(name, fleet, share * part, self.config_name)
+            for (name, fleet), part in zip(self.live.arriving.items(), _parts(weights), strict=True)
+        ]
+        staying = [
+            Route(route.variant, route.fleet, (1 - share) * part, route.config_name)
+            for route, part in zip(routes(self.live), _parts(self.live.weights), strict=True)
+        ]
+        return arriving if share >= 1 else [*staying, *arriving]
+
+    def _commit(self) -> None:
+        """From here on the new fleets are the endpoint's."""
+        live = self.live
+        live.fleets, live.arriving = live.arriving, {}
+        live.weights = {plan.name: plan.weight for plan in self.plans}
+        live.record.endpoint_config_name = self.config_name
+        live.record.production_variants = [summary(plan, current=live.fleets[plan.name].size) for plan in self.plans]
+
+    def _show(self, stage: str, share: float, started_at: Any) -> None:
+        """What DescribeEndpoint says of an update meanwhile; a first deployment has no old fleet to compare with."""
+        if not self.live.fleets:
+            return
+        self.live.record.pending_deployment_summary = {
+            "EndpointConfigName": self.config_name,
+            "StartTime": started_at,
+            "ProductionVariants": [
+                {
+                    **summary(
+                        plan, current=self.live.arriving[plan.name].size if plan.name in self.live.arriving else 0
+                    ),
+                    "CurrentWeight": share * plan.weight,
+                    "InstanceType": plan.config.get("InstanceType"),
+                    "VariantStatus": [{"Status": stage, "StartTime": utcnow()}],
+                }
+                for plan in self.plans
+            ],
+        }
+        self.live.record.production_variants = [
+            {**variant, "CurrentWeight": (1 - share) * self.live.weights.get(variant["VariantName"], 0.0)}
+            for variant in self.live.record.production_variants
+        ]
 
     def _make_fleet(self, plan: VariantPlan) -> Fleet:
         endpoint_name = self.live.record.endpoint_name
@@ -172,13 +285,24 @@ class Deployment:
 
 
 def routes(live: LiveEndpoint) -> list[Route]:
-    """Where the router sends the endpoint's requests."""
-    return [Route(name, fleet, live.weights[name]) for name, fleet in live.fleets.items()]
+    """Where the router sends the endpoint's requests when no change is under way."""
+    config_name = live.record.endpoint_config_name
+    return [Route(name, fleet, live.weights[name], config_name) for name, fleet in live.fleets.items()]
+
+
+def _parts(weights: Mapping[str, float]) -> list[float]:
+    """The share of each variant; equal ones where all weights are zero."""
+    total = sum(weights.values())
+    return [weight / total if total else 1 / len(weights) for weight in weights.values()]
 
 
 def _close(fleets: Mapping[str, Fleet]) -> None:
-    for fleet in fleets.values():
-        fleet.close(DRAIN_SECONDS)
+    """End the servers of all fleets; one that resists does not keep the others."""
+    for variant, fleet in list(fleets.items()):
+        try:
+            fleet.close(DRAIN_SECONDS)
+        except Exception:
+            _log.exception("The servers of variant %s could not be ended", variant)
 
 
 def summary(plan: VariantPlan, current: int) -> dict[str, Any]:

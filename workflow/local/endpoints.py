@@ -14,6 +14,7 @@ from typing import Any
 
 from moto.core.utils import utcnow
 
+from workflow.local import alarms
 from workflow.local.deployment import (
     DRAIN_SECONDS,
     Deployment,
@@ -23,6 +24,7 @@ from workflow.local.deployment import (
     routes,
     summary,
 )
+from workflow.local.deployment_config import UpdatePolicy
 from workflow.local.engine import Engine
 from workflow.local.fleet import Unhealthy
 from workflow.local.router import Router
@@ -47,7 +49,7 @@ class Endpoints:
         record.production_variants = [summary(plan, current=0) for plan in plans]
 
         def work() -> None:
-            Deployment(self._engine, self.router, live, plans).run()
+            Deployment(self._engine, self.router, live, plans, record.endpoint_config_name).run()
             self._settle(live, "InService")
 
         self._in_background(live, work, failed_status="Failed")
@@ -59,16 +61,23 @@ class Endpoints:
         plans: Sequence[VariantPlan],
         deployment_config: Mapping[str, Any] | None,
     ) -> None:
-        """Replace the fleets; the old ones serve until the new ones are healthy, and go on if they never are."""
+        """Replace the fleets as the deployment config says; returns at once with status Updating.
+
+        The old fleets serve until the change is certain, and go on if it fails or an alarm takes it back.
+
+        Raises:
+            ValidationError: for a deployment config that AWS would refuse, or alarms that are not there.
+        """
         live = self._live[endpoint_name]
         record = live.record
+        policy = UpdatePolicy.of(deployment_config, {plan.name: plan.count for plan in plans})
+        alarms.check_watchable(self._engine, policy.alarms)
         record.endpoint_status = "Updating"
         record.failure_reason = None
         record.last_modified_time = utcnow()
 
         def work() -> None:
-            Deployment(self._engine, self.router, live, plans).run()
-            record.endpoint_config_name = config_name
+            Deployment(self._engine, self.router, live, plans, config_name, policy).run()
             record.last_deployment_config = dict(deployment_config) if deployment_config else None
             self._settle(live, "InService")
 
@@ -120,8 +129,9 @@ class Endpoints:
         """End everything at once."""
         self.router.close()
         for live in list(self._live.values()):
+            live.closing.set()
             self.router.remove(live.record.endpoint_name)
-            for fleet in live.fleets.values():
+            for fleet in [*live.fleets.values(), *live.arriving.values()]:
                 fleet.close()
         self._live.clear()
 

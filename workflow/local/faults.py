@@ -1,14 +1,22 @@
 """Faults that somebody asked the local cloud to produce, and that the engines take up when their moment comes.
 
 Only the request is kept here; what a fault does belongs to the engine that takes it (a spot interruption is
-carried out by `training_jobs`).
+carried out by `training_jobs`, an API error by the door in `authorization`).
 """
 
 from __future__ import annotations
 
+import re
 import threading
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any
+
+from workflow.local.action_tables import SERVICES
+
+STATE_MACHINE = "states"
+"""Name of the sessions in which state machines act; a function's session has the function's name."""
+_MAX_COUNT = 10_000
 
 
 @dataclass
@@ -24,10 +32,28 @@ class SpotInterruption:
 
 
 @dataclass
+class ApiError:
+    """An error that an operation answers instead of being executed.
+
+    service, operation: as botocore calls them.
+    caller: name of the role session that gets the error.
+    left: how often it still happens.
+    """
+
+    service: str
+    operation: str
+    code: str
+    message: str
+    caller: str
+    left: int
+
+
+@dataclass
 class Faults:
     """The faults still to come. Safe to use from any thread."""
 
     _spot_interruptions: list[SpotInterruption] = field(default_factory=list)
+    _api_errors: list[ApiError] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def interrupt_spot(self, after_checkpoints: int = 1, count: int = 1, notice_seconds: float = 2.0) -> None:
@@ -52,10 +78,59 @@ class Faults:
                 return self._spot_interruptions.pop(0)
             return None
 
-    def pending(self) -> dict[str, Any]:
-        """What is still to come, for the status page."""
+    def fail_api(
+        self, operation: str, code: str, message: str = "", count: int = 1, caller: str = STATE_MACHINE
+    ) -> None:
+        """Let the next `count` requests of a caller for an operation such as "sagemaker:CreateModel" fail.
+
+        Raises:
+            ValueError: an operation that the local cloud does not know, or senseless values.
+        """
+        service, name = find_operation(operation)
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9.]*", code) or not 1 <= count <= _MAX_COUNT or not caller:
+            raise ValueError(
+                f"Invalid API error (code={code!r}, count={count}, caller={caller!r}), expected a code such as "
+                f"ThrottlingException, a count between 1 and {_MAX_COUNT}, and the name of a role session"
+            )
         with self._lock:
-            return {"spot_interruptions": len(self._spot_interruptions)}
+            self._api_errors.append(ApiError(service, name, code, message or "Injected fault", caller, count))
+
+    def take_api_error(self, service: str, operation: str, caller: str) -> ApiError | None:
+        """The error that this request of this caller shall get, if any."""
+        with self._lock:
+            for error in self._api_errors:
+                if (error.service, error.operation, error.caller) == (service, operation, caller):
+                    error.left -= 1
+                    if error.left == 0:
+                        self._api_errors.remove(error)
+                    return error
+            return None
+
+    def pending(self) -> dict[str, Any]:
+        """What is still to come, for the control endpoint."""
+        with self._lock:
+            return {
+                "spot_interruptions": len(self._spot_interruptions),
+                "api_errors": [vars(error) for error in self._api_errors],
+            }
+
+
+def find_operation(text: str) -> tuple[str, str]:
+    """Service and operation of "sagemaker:CreateModel"; the service by IAM's prefix or botocore's name.
+
+    Raises:
+        ValueError: if the local cloud has no such operation.
+    """
+    prefix, _, name = text.partition(":")
+    named = {s: entry for s, entry in SERVICES.items() if prefix in (s, entry.prefix)}
+    for service, entry in named.items():
+        if name in entry.operations:
+            return service, name
+    if not named:
+        raise ValueError(f"Invalid operation {text!r}, expected SERVICE:OPERATION with one of {', '.join(SERVICES)}")
+    known = [operation for entry in named.values() for operation in entry.operations]
+    close = get_close_matches(name, known, n=3) or sorted(known)
+    raise ValueError(f"Invalid operation {text!r}, expected one of {', '.join(f'{prefix}:{one}' for one in close)}")
 
 
 def install(engine: Any) -> Faults:

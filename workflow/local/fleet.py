@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import logging
+import math
 import secrets
 import shutil
 import threading
@@ -41,6 +42,10 @@ _log = logging.getLogger(__name__)
 
 class Unhealthy(Exception):
     """A fleet has not become healthy; the text is the endpoint's FailureReason."""
+
+
+class OutOfTime(Unhealthy):
+    """A fleet has not become healthy before the deadline of who asked for it."""
 
 
 @dataclass(frozen=True)
@@ -194,15 +199,18 @@ class Fleet:
         with self._lock:
             return len(self._servers)
 
-    def scale_to(self, count: int) -> None:
+    def scale_to(self, count: int, deadline: float = math.inf) -> None:
         """Add servers and wait until they are healthy, or take servers out, let them finish, and end them.
+
+        deadline: until when new servers may take to become healthy, monotonic.
 
         Raises:
             Unhealthy: a new server did not become healthy; the new ones are gone again.
+            OutOfTime: the same, because of `deadline`.
         """
         missing = count - self.size
         if missing > 0:
-            self._add([self._make_server() for _ in range(missing)])
+            self._add([self._make_server() for _ in range(missing)], deadline)
         elif missing < 0:
             with self._lock:
                 leaving, self._servers = self._servers[count:], self._servers[:count]
@@ -235,17 +243,22 @@ class Fleet:
                 with self._lock:
                     server.in_flight -= 1
 
-    def _add(self, servers: list[ModelServer]) -> None:
-        for server in servers:
-            server.start()
-        while not all(server.is_healthy for server in servers):
-            if any(server.has_failed for server in servers):
-                _end(servers, drain_seconds=0.0)
-                raise Unhealthy(
-                    f"The primary container for production variant {self.model.variant} did not pass the ping "
-                    "health check. Please check CloudWatch logs for this endpoint."
-                )
-            time.sleep(_PING_EVERY_SECONDS / 2)
+    def _add(self, servers: list[ModelServer], deadline: float) -> None:
+        try:
+            for server in servers:
+                server.start()
+            while not all(server.is_healthy for server in servers):
+                if any(server.has_failed for server in servers):
+                    raise Unhealthy(
+                        f"The primary container for production variant {self.model.variant} did not pass the ping "
+                        "health check. Please check CloudWatch logs for this endpoint."
+                    )
+                if time.monotonic() > deadline:
+                    raise OutOfTime(f"Production variant {self.model.variant} did not become healthy in time.")
+                time.sleep(_PING_EVERY_SECONDS / 2)
+        except BaseException:
+            _end(servers, drain_seconds=0.0)
+            raise
         with self._lock:
             self._servers += servers
 

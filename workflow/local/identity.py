@@ -57,6 +57,7 @@ class Principal:
     role_arn: str | None
     role_name: str | None
     kind: Literal["root", "role"]
+    secret_access_key: str = field(repr=False)
     session_token: str | None = field(default=None, repr=False)
 
 
@@ -203,13 +204,19 @@ class Identity:
     def principal(self, access_key_id: str) -> Principal | None:
         """Who an access key belongs to; None for a key that this account never issued."""
         if secrets.compare_digest(access_key_id.encode(), self.root_access_key_id.encode()):
-            return Principal(f"arn:{self.partition}:iam::{self.account_id}:root", None, None, "root")
+            arn = f"arn:{self.partition}:iam::{self.account_id}:root"
+            return Principal(arn, None, None, "root", self.root_secret_access_key)
         if access_key_id not in self._sessions:
             for assumed in list(sts_backends[self.account_id][self.partition].assumed_roles):
                 if assumed.access_key_id == access_key_id:
                     name = assumed.role_arn.rsplit("/", 1)[-1]
                     self._sessions[access_key_id] = Principal(
-                        assumed.arn, assumed.role_arn, name, "role", assumed.session_token
+                        assumed.arn,
+                        assumed.role_arn,
+                        name,
+                        "role",
+                        assumed.secret_access_key,
+                        assumed.session_token,
                     )
                     break
         return self._sessions.get(access_key_id)

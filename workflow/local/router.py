@@ -14,19 +14,20 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from moto.cloudwatch.models import cloudwatch_backends
-from moto.core.utils import utcnow
 
+from workflow.local import alarms
 from workflow.local.engine import Engine
 from workflow.local.fleet import LOG_GROUP, Fleet, ModelServer
 from workflow.local.processes import Process
 
 HOOKS: tuple[str, ...] = (
+    *alarms.HOOKS,
     "moto.cloudwatch.models.cloudwatch_backends",
     "moto.cloudwatch.models.CloudWatchBackend.put_metric_data",
-    "moto.core.utils.utcnow",
 )
 
 INVOCATION_TIMEOUT_SECONDS = 60.0
@@ -55,12 +56,20 @@ class Answer:
 
 @dataclass
 class _Counts:
-    """Invocations of one variant in the running minute; latencies in microseconds."""
+    """Invocations of one fleet in the running minute; latencies in microseconds."""
 
     invocations: int = 0
     errors_4xx: int = 0
     errors_5xx: int = 0
     latencies: list[float] = field(default_factory=list)
+
+    def __add__(self, other: _Counts) -> _Counts:
+        return _Counts(
+            self.invocations + other.invocations,
+            self.errors_4xx + other.errors_4xx,
+            self.errors_5xx + other.errors_5xx,
+            [*self.latencies, *other.latencies],
+        )
 
 
 @dataclass
@@ -70,6 +79,8 @@ class Route:
     variant: str
     fleet: Fleet
     weight: float
+    config_name: str
+    """The endpoint config that the fleet was made from: during an update one variant has two fleets."""
 
 
 class Router:
@@ -80,7 +91,8 @@ class Router:
         self._engine = engine
         self._lock = threading.Lock()
         self._routes: dict[str, list[Route]] = {}
-        self._counts: dict[tuple[str, str], _Counts] = {}
+        self._counts: dict[tuple[str, str, str], _Counts] = {}
+        """By endpoint, variant and endpoint config."""
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._publish_forever, name="endpoint-metrics", daemon=True)
         self._thread.start()
@@ -127,7 +139,7 @@ class Router:
             if time.monotonic() > deadline:
                 break
             time.sleep(_LOOK_AGAIN_SECONDS)
-        self._count(endpoint_name, route.variant, 503, None)
+        self._count(endpoint_name, route, 503, None)
         return _error(503, "ServiceUnavailable", "The endpoint has no healthy instance at this moment.")
 
     def _choose(self, endpoint_name: str, target: str | None) -> Route | Answer:
@@ -137,10 +149,9 @@ class Router:
             text = f"Endpoint {endpoint_name} of account {self._engine.account_id} not found."
             return _error(400, "ValidationError", text)
         if target is not None:
-            named = [route for route in routes if route.variant == target]
-            if not named:
+            routes = [route for route in routes if route.variant == target]
+            if not routes:
                 return _error(400, "ValidationError", f"Variant {target} not found for request")
-            return named[0]
         weights = [route.weight for route in routes]
         return random.choices(routes, weights if any(weights) else None)[0]  # noqa: S311 - traffic, no secret
 
@@ -160,14 +171,14 @@ class Router:
             response = connection.getresponse()
             content = response.read()
         except TimeoutError:
-            self._count(endpoint_name, route.variant, 504, (time.monotonic() - began) * 1e6)
+            self._count(endpoint_name, route, 504, (time.monotonic() - began) * 1e6)
             text = "Your invocation timed out while waiting for a response from container primary."
             return self._model_error(endpoint_name, route, server, 0, text)
         except _CONNECTION_FAILURES:
             return None
         finally:
             connection.close()
-        self._count(endpoint_name, route.variant, response.status, (time.monotonic() - began) * 1e6)
+        self._count(endpoint_name, route, response.status, (time.monotonic() - began) * 1e6)
         if response.status >= 400:
             text = content.decode(errors="replace")
             return self._model_error(endpoint_name, route, server, response.status, text)
@@ -196,9 +207,9 @@ class Router:
 
     # Metrics
 
-    def _count(self, endpoint_name: str, variant: str, status: int, latency: float | None) -> None:
+    def _count(self, endpoint_name: str, route: Route, status: int, latency: float | None) -> None:
         with self._lock:
-            counts = self._counts.setdefault((endpoint_name, variant), _Counts())
+            counts = self._counts.setdefault((endpoint_name, route.variant, route.config_name), _Counts())
             counts.invocations += 1
             counts.errors_4xx += 400 <= status < 500
             counts.errors_5xx += status >= 500
@@ -206,37 +217,53 @@ class Router:
                 counts.latencies.append(latency)
 
     def _publish_forever(self) -> None:
-        while not self._closing.wait(self._engine.clock.scaled(METRIC_PERIOD_AWS_SECONDS)):
+        minute = self._engine.clock.scaled(METRIC_PERIOD_AWS_SECONDS)
+        while not self._closing.wait(minute - time.time() % minute):  # until the next minute begins
             try:
-                self.publish()
+                self.publish(datetime.fromtimestamp((time.time() // minute - 0.5) * minute, UTC))
+                alarms.evaluate_all(self._engine)
             except Exception:
                 _log.exception("The metrics of the endpoints could not be published")
 
-    def publish(self) -> None:
-        """Put the counts since the last call into CloudWatch, one data point a metric.
+    def publish(self, moment: datetime) -> None:
+        """Put the counts since the last call into CloudWatch, one data point a metric, stamped with `moment`.
 
-        Variants without traffic get zeros. Source: SageMaker developer guide, "Automatic scaling", Nov 2026: with no
-        traffic SageMaker emits metrics with a value of zero, so that the variant scales in.
+        Each variant gets the sum of its fleets, and each fleet its own under the EndpointConfigName. Variants without
+        traffic get zeros. Source: SageMaker developer guide, "Automatic scaling", Nov 2026: with no traffic SageMaker
+        emits metrics with a value of zero, so that the variant scales in; "Auto-rollback configuration", Nov 2026: an
+        alarm with the dimension EndpointConfigName watches the new fleet only.
         """
         with self._lock:
             taken, self._counts = self._counts, {}
-            routes = {
-                (name, route.variant): route.fleet.size for name, found in self._routes.items() for route in found
+            sizes = {
+                (name, route.variant, route.config_name): route.fleet.size
+                for name, found in self._routes.items()
+                for route in found
             }
+            served = {name for name, found in self._routes.items() if found}
+        fleets = {key: taken.get(key, _Counts()) for key in sizes}
+        # a fleet that has just left may still have answered requests of this minute
+        fleets |= {key: counts for key, counts in taken.items() if key[0] in served}
         cloudwatch = cloudwatch_backends[self._engine.account_id][self._engine.region]
-        for key, size in routes.items():
-            cloudwatch.put_metric_data("AWS/SageMaker", _data(*key, size, taken.get(key, _Counts())))
+        stamp = moment.astimezone(UTC).replace(tzinfo=None)
+        variants: dict[tuple[str, str], _Counts] = {}
+        for (name, variant, config_name), counts in fleets.items():
+            variants[name, variant] = variants.get((name, variant), _Counts()) + counts
+            size = sizes.get((name, variant, config_name), 0)
+            dimensions = {"EndpointName": name, "VariantName": variant, "EndpointConfigName": config_name}
+            cloudwatch.put_metric_data("AWS/SageMaker", _data(dimensions, stamp, size, counts))
+        for (name, variant), counts in variants.items():
+            size = sum(size for key, size in sizes.items() if key[:2] == (name, variant))
+            dimensions = {"EndpointName": name, "VariantName": variant}
+            cloudwatch.put_metric_data("AWS/SageMaker", _data(dimensions, stamp, size, counts))
 
 
-def _data(endpoint_name: str, variant: str, size: int, counts: _Counts) -> list[dict[str, Any]]:
-    """The data points of one variant; the statistics add up as if each invocation had been put by itself."""
+def _data(dimensions: Mapping[str, str], stamp: datetime, size: int, counts: _Counts) -> list[dict[str, Any]]:
+    """The data points of one fleet or variant; the statistics add up as if each invocation had been put by itself."""
     total = counts.invocations
     shared: dict[str, Any] = {
-        "Dimensions": [
-            {"Name": "EndpointName", "Value": endpoint_name},
-            {"Name": "VariantName", "Value": variant},
-        ],
-        "Timestamp": utcnow(),
+        "Dimensions": [{"Name": name, "Value": value} for name, value in dimensions.items()],
+        "Timestamp": stamp,
     }
 
     def of_all(name: str, each: list[float], unit: str) -> dict[str, Any]:

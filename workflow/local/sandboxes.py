@@ -24,6 +24,7 @@ import psutil  # type: ignore[import-untyped]
 
 from workflow.local.engine import Engine
 from workflow.local.function_runtime import END_MARKER
+from workflow.local.processes import Process
 
 SERVICE = "lambda.amazonaws.com"
 MAX_UNZIPPED_BYTES = 262_144_000
@@ -92,18 +93,26 @@ class Sandbox:
         self._received = b""
         self._is_ready = False
         self._max_rss_bytes = 0
-        python = engine.images.python_for(f"lambda/{function.runtime}")
-        credentials = engine.identity.assume(function.role_arn, function.name, SERVICE)
         self._channel, theirs = socket.socketpair()
-        with theirs:
-            self._process = engine.processes.start(
-                [str(python), str(_RUNTIME), str(theirs.fileno())],
-                name=f"lambda-{function.name}",
-                cwd=code,
-                env=self._environment(code) | engine.identity.environment(credentials),
-                on_line=self._on_line,
-                pass_fds=[theirs.fileno()],
-            )
+        try:
+            with theirs:
+                self._process = self._start(engine, code, theirs)
+        except BaseException:
+            self._channel.close()
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            raise
+
+    def _start(self, engine: Engine, code: Path, theirs: socket.socket) -> Process:
+        python = engine.images.python_for(f"lambda/{self.function.runtime}")
+        credentials = engine.identity.assume(self.function.role_arn, self.function.name, SERVICE)
+        return engine.processes.start(
+            [str(python), str(_RUNTIME), str(theirs.fileno())],
+            name=f"lambda-{self.function.name}",
+            cwd=code,
+            env=self._environment(code) | engine.identity.environment(credentials),
+            on_line=self._on_line,
+            pass_fds=[theirs.fileno()],
+        )
 
     @property
     def is_dead(self) -> bool:

@@ -10,25 +10,22 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC
 from typing import Any
 
 from moto.applicationautoscaling.models import ApplicationAutoscalingBackend, applicationautoscaling_backends
-from moto.cloudwatch.models import MetricAggregatedDatum, cloudwatch_backends
 from moto.core.utils import utcnow
 from moto.sagemaker.exceptions import ValidationError
 from moto.sagemaker.models import sagemaker_backends
 
+from workflow.local import metrics
 from workflow.local.engine import Engine
 from workflow.local.target_tracking import Capacity, Policy, Since, decide
 
 HOOKS: tuple[str, ...] = (
+    *metrics.HOOKS,
     "moto.applicationautoscaling.models.applicationautoscaling_backends",
     "moto.applicationautoscaling.models.ApplicationAutoscalingBackend.describe_scalable_targets",
-    "moto.cloudwatch.models.MetricAggregatedDatum",
-    "moto.cloudwatch.models.cloudwatch_backends",
     "moto.core.utils.utcnow",
     "moto.sagemaker.models.sagemaker_backends",
 )
@@ -149,22 +146,16 @@ class AutoScaler:
             {"Name": "EndpointName", "Value": endpoint_name},
             {"Name": "VariantName", "Value": variant},
         ]
-        dimensions = {(each["Name"], each["Value"]) for each in wanted}
-        period = self._engine.clock.scaled(PERIOD_AWS_SECONDS)
-        running = int(time.time() // period)
-        minutes: dict[int, list[Any]] = {}
-        data = cloudwatch_backends[self._engine.account_id][self._engine.region].metric_data
-        for datum in reversed(list(data)):
-            minute = int(datum.timestamp.replace(tzinfo=UTC).timestamp() // period)
-            if minute < running - _KEPT_PERIODS:
-                break
-            if (
-                datum.name == name
-                and datum.namespace == namespace
-                and {(each.name, each.value) for each in datum.dimensions} == dimensions
-            ):
-                minutes.setdefault(minute, []).append(datum)
-        return [_statistic(statistic, minutes[minute]) for minute in sorted(minutes) if minute < running]
+        values = metrics.complete_periods(
+            self._engine,
+            namespace,
+            name,
+            {each["Name"]: each["Value"] for each in wanted},
+            statistic,
+            PERIOD_AWS_SECONDS,
+            _KEPT_PERIODS,
+        )
+        return [value for value in values if value is not None]
 
     def _aws_seconds_since(self, then: float | None) -> float | None:
         if then is None:
@@ -186,26 +177,6 @@ class AutoScaler:
                     "Change successfully fulfilled by sagemaker."
                 )
                 activity["EndTime"] = utcnow()
-
-
-def _statistic(statistic: str, data: Sequence[Any]) -> float:
-    """One statistic over data that may be single values or sets of statistics."""
-    sets = [
-        (each.sum, each.min, each.max, each.sample_count)
-        if isinstance(each, MetricAggregatedDatum)
-        else (each.value, each.value, each.value, 1.0)
-        for each in data
-    ]
-    total, count = sum(each[0] for each in sets), sum(each[3] for each in sets)
-    return float(
-        {
-            "Sum": total,
-            "SampleCount": count,
-            "Average": total / count if count else 0.0,
-            "Minimum": min(each[1] for each in sets),
-            "Maximum": max(each[2] for each in sets),
-        }[statistic]
-    )
 
 
 def _activity(wanted: str, count: int, cause: str) -> dict[str, Any]:

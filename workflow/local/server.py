@@ -31,6 +31,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from werkzeug.serving import BaseWSGIServer, make_server
 
 from workflow.local.clock import TIME_SCALE_HEADER, Clock
+from workflow.local.cloud import LOST_LOCK
 from workflow.local.engine import ACCOUNT_ID, Engine
 from workflow.local.faults import Faults
 from workflow.local.identity import Identity
@@ -117,9 +118,8 @@ class Application:
                 case "POST", "shutdown":
                     self._shut_down()
                     return HTTPStatus.ACCEPTED, {}
-                case "POST", "spot-interruptions":
-                    self._engine.faults.interrupt_spot(**_json_body(environ))
-                    return HTTPStatus.OK, self._engine.faults.pending()
+                case "POST", "faults":
+                    return HTTPStatus.OK, _add_fault(self._engine.faults, **_json_body(environ))
         except (TypeError, ValueError) as error:
             return HTTPStatus.BAD_REQUEST, {"message": str(error)}
         return HTTPStatus.NOT_FOUND, {"message": f"There is no {method} {CONTROL_PREFIX}{path}"}
@@ -131,6 +131,14 @@ class Application:
             "time_scale": self._engine.clock.time_scale,
             "processes": [{"name": process.name, "pid": process.pid} for process in running],
         }
+
+
+def _add_fault(faults: Faults, kind: str = "", **values: Any) -> dict[str, Any]:
+    kinds: dict[str, Callable[..., None]] = {"spot-interruption": faults.interrupt_spot, "api-error": faults.fail_api}
+    if kind not in kinds:
+        raise ValueError(f"Invalid kind {kind!r}, expected one of {sorted(kinds)}")
+    kinds[kind](**values)
+    return faults.pending()
 
 
 def _json_body(environ: dict[str, Any]) -> dict[str, Any]:
@@ -259,7 +267,8 @@ def main() -> None:
     try:
         lock = take_lock(arguments.home)
     except AlreadyRunning as error:
-        sys.exit(str(error))
+        print(error, file=sys.stderr)
+        sys.exit(LOST_LOCK)
     (arguments.home / CONNECTION_FILE).unlink(missing_ok=True)
     for name in _FOLDERS_OF_A_RUN:  # they belong to resources that ended with the server before
         shutil.rmtree(arguments.home / name, ignore_errors=True)

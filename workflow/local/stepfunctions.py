@@ -214,7 +214,7 @@ def _check_role(engine: Engine, role_arn: str) -> None:
 
 def _check_managed_rule(engine: Engine, role_arn: str) -> None:
     """AWS refuses a machine with a `.sync` task whose role may not keep the rule that follows the job."""
-    principal = Principal(role_arn, role_arn, role_arn.rsplit("/", 1)[-1], "role")
+    principal = Principal(role_arn, role_arn, role_arn.rsplit("/", 1)[-1], "role", secret_access_key="")
     arn = f"arn:{engine.identity.partition}:events:{engine.region}:{engine.account_id}:rule/{_SYNC_RULE}"
     try:
         for action in ("events:PutTargets", "events:PutRule", "events:DescribeRule"):

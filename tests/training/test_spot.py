@@ -1,0 +1,56 @@
+"""Spot, exactly: whatever takes a job down, it ends with the weights of an undisturbed one. See spot_drills."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from spot_drills import HOST_COUNTS, drill, uninterrupted
+from training_hosts import Job
+
+HASTY = """
+import runpy
+from training import distributed
+
+distributed.TIMEOUT_SECONDS = 6
+runpy.run_module("training.entry_point", run_name="__main__")
+"""
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def job() -> Iterator[Job]:
+    job = Job()
+    yield job
+    job.close()
+
+
+@pytest.fixture(scope="module")
+def expected(job: Job, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return uninterrupted(job, tmp_path_factory.mktemp("undisturbed"), pictures)
+
+
+@pytest.mark.parametrize("host_count", HOST_COUNTS)
+def test_a_job_taken_down_again_and_again_ends_like_an_undisturbed_one(
+    job: Job, pictures: Path, tmp_path: Path, expected: str, host_count: int
+) -> None:
+    seed = int.from_bytes(os.urandom(4), "big")
+    drilled = drill(job, tmp_path, pictures, host_count, seed)
+    print(f"seed {seed}: {drilled}")  # shown when the test fails
+    assert drilled.weights_sha256 == expected
+    assert max(drilled.resumed_steps) > 0
+
+
+def test_a_host_that_hangs_ends_the_job_when_its_time_is_up(job: Job, pictures: Path, tmp_path: Path) -> None:
+    first, second = job.start(tmp_path, pictures, entry=("-c", HASTY))
+    first.read_until("step=5 ")
+    second.process.send_signal(signal.SIGSTOP)
+    started = time.monotonic()
+    assert first.finish() == 1
+    assert 3 < time.monotonic() - started < 6 + 20
+    assert "lost contact with another host" in first.failure
