@@ -29,6 +29,7 @@ HYPERPARAMETERS = (
     "learning_rate",
     "seed",
     "checkpoint_interval_steps",
+    "max_bad_share",
 )
 """The keys of `[training]` that reach the training script, as flags with hyphens."""
 
