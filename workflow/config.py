@@ -72,7 +72,7 @@ class TrainingSettings(Section):
     checkpoint_interval_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 10
     """Steps between two checkpoints: what an interruption can cost at most."""
     max_bad_share: Annotated[float, Field(ge=0, le=1)] = 0.05
-    """Share of the files that may be no usable pictures: up to it they are left out and listed, above it the job fails."""
+    """Share of the files that may be unusable as pictures: they are left out and listed; above it, the job fails."""
     instance_type: Annotated[str, Field(pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9-]+$", max_length=63)] = "ml.c5.xlarge"
     """Instance type of each training host."""
     instance_count: Annotated[int, Field(ge=1, le=100)] = 2
