@@ -5,7 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from workflow.executions import timeline
+import pytest
+
+from workflow.errors import KelpieError
+from workflow.executions import find, timeline
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -76,3 +79,42 @@ def test_an_aborted_execution_ends_the_state_that_ran() -> None:
 def test_the_fail_state_is_failed() -> None:
     (visit,) = timeline(events("FailStateEntered:ExecutionFailed", "ExecutionFailed"))
     assert (visit.status, visit.seconds()) == ("FAILED", 1)
+
+
+class Listing:
+    """An account whose Step Functions has three executions; the first runs, the two after it were refused."""
+
+    def client(self, _service: str) -> Listing:
+        return self
+
+    def list_executions(self, **_: Any) -> dict[str, Any]:
+        names = {"first": "RUNNING", "second": "FAILED", "third": "FAILED"}
+        return {
+            "executions": [
+                {
+                    "name": name,
+                    "executionArn": f"arn:x:{name}",
+                    "status": status,
+                    "startDate": START + timedelta(minutes=minute),
+                }
+                for minute, (name, status) in enumerate(names.items())
+            ]
+        }
+
+
+def found(execution: str | None, *, running: bool = False) -> str:
+    return find(Listing(), "arn:machine", execution, running=running)  # type: ignore[arg-type]
+
+
+def test_without_a_name_the_latest_is_described_and_the_running_one_is_stopped() -> None:
+    assert found(None) == "arn:x:third"
+    assert found(None, running=True) == "arn:x:first"
+    assert found("second") == found("arn:x:second") == "arn:x:second"
+
+
+def test_one_that_has_ended_is_not_stopped_and_an_unknown_one_lists_the_newest() -> None:
+    with pytest.raises(KelpieError, match="execution 'third' has ended: FAILED"):
+        found("third", running=True)
+    with pytest.raises(KelpieError, match="there is no execution 'fourth'") as error:
+        found("fourth")
+    assert "third (FAILED), second (FAILED), first (RUNNING)" in error.value.detail
