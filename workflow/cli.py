@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from workflow.errors import ExecutionFailed, KelpieError, NotRunning, UsageError
+from workflow.errors import ExecutionFailed, KelpieError, UsageError
 from workflow.fault_commands import fault_app
 
 if TYPE_CHECKING:
@@ -276,20 +276,12 @@ def _config(config_file: Path | None) -> Config:
     return config.load(config_file)
 
 
-def _connection() -> Connection:
-    from workflow.local import cloud
-
-    connection = cloud.connect(cloud.default_home())
-    if connection is None:
-        raise NotRunning("no local cloud is running here", fix="kelpie local up")
-    return connection
-
-
 def running_account() -> tuple[Account, StackOutputs]:
     """The local cloud that runs in this folder and what its stack made; KelpieError when there is none."""
     from workflow import stack
+    from workflow.local import cloud
 
-    account = _connection().account()
+    account = cloud.require(cloud.default_home()).account()
     return account, stack.outputs(account, _config(None))
 
 

@@ -241,7 +241,7 @@ def training_log(account: Account, job_name: str, host: str = "algo-1") -> list[
     return lines
 
 
-def training_curve(account: Account, job_name: str) -> list[tuple[int, float]]:
-    """(step, training loss) pairs in order of steps, read from the job's log."""
-    losses = (_LOSS_LINE.search(line) for line in training_log(account, job_name))
+def loss_curve(log: list[str]) -> list[tuple[int, float]]:
+    """(step, training loss) pairs in order of steps, from the lines of a training log."""
+    losses = (_LOSS_LINE.search(line) for line in log)
     return sorted({int(match["step"]): float(match["loss"]) for match in losses if match}.items())

@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from workflow.errors import NotRunning
-
 if TYPE_CHECKING:
     from workflow.local.cloud import Connection
 
@@ -20,7 +18,7 @@ def spot_interruption(
     count: Annotated[int, typer.Option(min=1, help="How often to interrupt.")] = 1,
 ) -> None:
     """Interrupt the running training job, or the next one, as a spot reclaim does."""
-    _connection().interrupt_spot(after_checkpoints=after_checkpoints, count=count)
+    _cloud().interrupt_spot(after_checkpoints=after_checkpoints, count=count)
     print(f"the next training job is interrupted {count}x after {after_checkpoints} checkpoints")
 
 
@@ -37,14 +35,11 @@ def api_error(
     ] = "states",
 ) -> None:
     """Let the next requests for an AWS operation fail, as they would at AWS."""
-    _connection().fail_api(operation, code, message, count=count, caller=caller)
+    _cloud().fail_api(operation, code, message, count=count, caller=caller)
     print(f"the next {count}x that {caller} calls {operation}, it fails with {code}")
 
 
-def _connection() -> Connection:
+def _cloud() -> Connection:
     from workflow.local import cloud
 
-    connection = cloud.connect(cloud.default_home())
-    if connection is None:
-        raise NotRunning("no local cloud is running here", fix="kelpie local up")
-    return connection
+    return cloud.require(cloud.default_home())

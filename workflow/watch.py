@@ -52,7 +52,7 @@ def sparkline(values: list[float], width: int = _CURVE_WIDTH) -> str:
 def _live(account: Account, execution_arn: str, console: Console) -> executions.Execution:
     with Live(console=console, refresh_per_second=4) as live:
         for execution in executions.follow(account, execution_arn, _POLL_SECONDS):
-            live.update(Group(_table(execution), _curve(account, execution)))
+            live.update(Group(_table(execution), _curve(_log(account, execution))))
     return execution
 
 
@@ -70,20 +70,17 @@ def _table(execution: executions.Execution) -> Table:
     return table
 
 
-def _curve(account: Account, execution: executions.Execution) -> Text:
+def _log(account: Account, execution: executions.Execution) -> list[str]:
     job_name = executions.training_job_name(account, execution.arn)
-    curve = executions.training_curve(account, job_name) if job_name else []
+    return executions.training_log(account, job_name) if job_name else []
+
+
+def _curve(log: list[str]) -> Text:
+    curve = executions.loss_curve(log)
     if len(curve) < _CURVE_POINTS:
         return Text("")
     losses = [loss for _, loss in curve]
     return Text(f"train:loss {sparkline(losses)} {losses[0]:.2f} → {losses[-1]:.2f}, step {curve[-1][0]}")
-
-
-def _events(account: Account, execution: executions.Execution) -> list[str]:
-    """What happened to the training job that a person wants to know: interruptions, and where it resumed."""
-    job_name = executions.training_job_name(account, execution.arn)
-    log = executions.training_log(account, job_name) if job_name else []
-    return [line for line in log if _WORTH_KNOWING.search(line)]
 
 
 def note(visit: executions.StateVisit) -> str:
@@ -107,12 +104,13 @@ def _lines(account: Account, execution_arn: str, console: Console) -> executions
         if current and current.exited is None and current.name != running:
             running = current.name
             console.print(f"{current.status:<9} {running}")
-        events = _events(account, execution)
+        log = _log(account, execution)
+        events = [line for line in log if _WORTH_KNOWING.search(line)]
         for event in events[told:]:
             console.print(f"          {event}")
         told = len(events)
         if execution.seconds - curve_at >= _CURVE_SECONDS:
-            curve, curve_at = str(_curve(account, execution)), execution.seconds
+            curve, curve_at = str(_curve(log)), execution.seconds
             if curve != curve_shown:
                 curve_shown = curve
                 console.print(f"          {curve}")

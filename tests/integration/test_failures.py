@@ -42,7 +42,7 @@ def test_killing_the_second_host_fails_the_job_and_leaves_nothing(local_cloud: L
 
     def training() -> bool:
         name = executions.training_job_name(local_cloud.account, arn)
-        return bool(name and executions.training_curve(local_cloud.account, name))
+        return bool(name and executions.loss_curve(executions.training_log(local_cloud.account, name)))
 
     eventually(training, "the first training step", 90)
     (second_host,) = local_cloud.process_ids("*/algo-2")

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from workflow.errors import KelpieError
-from workflow.executions import find, timeline
+from workflow.executions import find, loss_curve, timeline
+from workflow.watch import note
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -118,3 +119,22 @@ def test_one_that_has_ended_is_not_stopped_and_an_unknown_one_lists_the_newest()
     with pytest.raises(KelpieError, match="there is no execution 'fourth'") as error:
         found("fourth")
     assert "third (FAILED), second (FAILED), first (RUNNING)" in error.value.detail
+
+
+def test_the_loss_curve_is_in_order_of_steps_and_a_repeated_step_counts_once() -> None:
+    log = [
+        "epoch=1 step=5 train:loss=2.5",
+        "epoch=1 step=10 train:loss=1.5",
+        "host=algo-1 resumed_step=5",
+        "epoch=1 step=10 train:loss=1.25",
+        "epoch=1 step=33 valid:loss=0.6 valid:accuracy=0.8",
+    ]
+    assert loss_curve(log) == [(5, 2.5), (10, 1.25)]
+
+
+def test_an_error_that_is_an_answer_is_put_in_words_and_any_other_is_named() -> None:
+    missing = ("TaskFailed", {"taskFailedEventDetails": {"error": "E", "cause": 'Could not find endpoint "x"'}})
+    (expected,) = timeline(events("TaskStateEntered:DescribeEndpoint", "TaskScheduled", missing, "TaskStateExited"))
+    (other,) = timeline(events("TaskStateEntered:Train", "TaskScheduled", FAILED, "TaskStateExited"))
+    assert note(expected) == "there is no endpoint yet"
+    assert note(other) == "SageMaker.Boom"

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import psutil  # type: ignore[import-untyped]
 
-from workflow.errors import KelpieError
+from workflow.errors import KelpieError, NotRunning
 
 if TYPE_CHECKING:
     import boto3
@@ -165,6 +165,18 @@ def connect(home: Path) -> Connection | None:
         return Connection(**json.loads((home / _CONNECTION_FILE).read_text()))
     except (FileNotFoundError, ValueError, TypeError):
         return None  # it is starting or ending
+
+
+def require(home: Path) -> Connection:
+    """The local cloud that runs at `home`.
+
+    Raises:
+        NotRunning: there is none.
+    """
+    connection = connect(home)
+    if connection is None:
+        raise NotRunning("no local cloud is running here", fix="kelpie local up")
+    return connection
 
 
 def status(home: Path) -> dict[str, Any] | None:

@@ -51,7 +51,6 @@ HOOKING_MODULES = ("cloudformation", "authorization", "stepfunctions", "sagemake
 LOCK_FILE = "server.lock"
 CONNECTION_FILE = "connection.json"
 CONTROL_PREFIX = "/kelpie/"
-KEY_HEADER = "x-kelpie-key"
 
 _FOLDERS_OF_A_RUN = ("jobs", "endpoints", "sandboxes")
 _LOCK_PATIENCE_SECONDS = 2.0
