@@ -102,11 +102,13 @@ def create_app(model_dir: Path, *, program: str = "", limits: Limits | None = No
         name = {404: "NotFound", 405: "MethodNotAllowed"}.get(status, "InvalidRequest")
         return _error(status, name, "this server answers GET /ping and POST /invocations")
 
-    return Starlette(
+    app = Starlette(
         routes=[Route("/ping", ping, methods=["GET"]), Route("/invocations", invocations, methods=["POST"])],
         exception_handlers={HTTPException: no_such_route},
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = False  # a redirect would send the caller wherever its Host header says
+    return app
 
 
 def _stop(_signum: int, _frame: Any) -> None:

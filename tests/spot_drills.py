@@ -18,6 +18,8 @@ from pathlib import Path
 from training_hosts import ENTRY, ROOT, STEPS, Host, Job
 from training_pictures import picture_folder
 
+from training.distributed import START_TIMEOUT_SECONDS, TIMEOUT_SECONDS
+
 DIES_WHILE_SAVING = """
 import os, runpy, signal, sys
 
@@ -45,6 +47,15 @@ KINDS = {
     "one": "SIGKILL to one host at a random moment; the others end by themselves",
     "notice": "SIGTERM to one host; all stop at the same step",
 }
+ENDS_IN_TIME = (
+    f"A host that dies ends the job at once, because its connections close. One that hangs ends it {TIMEOUT_SECONDS} s",
+    "later at most: the others wait so long for it at any step, then fail and say that they lost contact. While",
+    f"hosts start, which they do minutes apart, it is {START_TIMEOUT_SECONDS} s.",
+    "Tests: `tests/training/test_jobs.py` (dies), `tests/training/test_spot.py` (hangs).",
+    "",
+    "There is no training on spot capacity without checkpoints: the definition always sets `CheckpointConfig`, and no",
+    "setting leaves it out (`tests/contracts/test_spot_rules.py`).",
+)
 ORDER = ("random", "half", "truncated", "one", "whole", "random", "renamed", "notice", "random")
 HOST_COUNTS = (1, 2, 4)
 
@@ -127,6 +138,7 @@ def table(drills: list[Drill], expected: str) -> str:
         + " |",
         "| Final weights identical | " + " | ".join(["no", "yes"][d.weights_sha256 == expected] for d in drills) + " |",
     ]
+    lines += ["", *ENDS_IN_TIME]
     return "\n".join(lines) + "\n"
 
 

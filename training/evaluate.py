@@ -5,6 +5,7 @@ The champion, the model that serves now, is scored on the same pictures when its
 
 from __future__ import annotations
 
+import io
 import json
 import tarfile
 import zlib
@@ -18,15 +19,20 @@ import torch
 from numpy.typing import NDArray
 
 from inference.contract import InputContract, ModelContract
+from inference.preprocessing import decode
 from training.data import Picture, plain
 from training.distributed import Worker, gather_rows
 
 BATCH = 16
 MAX_CHAMPION_BYTES = 2 * 1024**3
 """Most that is unpacked from the champion's archive, per file; ONNX files end at 2 GB."""
+MAX_HEADER_BYTES = 1024**2
 CHAMPION_FILES = ("model.onnx", "model.json")
 MAX_SMOKE_PICTURES, MAX_SMOKE_PICTURES_PER_CLASS = 20, 2
 MAX_SMOKE_PICTURE_BYTES = 4 * 1024**2
+MAX_WORST_PICTURES = 24
+THUMBNAIL_SIDE = 160
+"""Longer side of a thumbnail in pixels; as JPEG it has a few kilobytes."""
 
 
 def session(model: bytes, threads: int) -> Any:
@@ -46,17 +52,35 @@ def predict(model: Any, pictures: Sequence[Picture], input: InputContract) -> It
         yield model.run(None, {input.name: x_NCHW})[0]
 
 
-def predicted_labels(
+@dataclass(frozen=True)
+class Answers:
+    """What a model says of N pictures: the predicted class, its probability, and the true class's probability."""
+
+    labels: NDArray[np.int64]
+    probabilities: NDArray[np.float64]
+    true_probabilities: NDArray[np.float64]
+
+
+def answers(
     worker: Worker, model: bytes, contract: ModelContract, pictures: Sequence[Picture], threads: int
-) -> NDArray[np.int64]:
-    """The predicted class of every picture; each process does its share of them."""
+) -> Answers:
+    """The model's answer to every picture; each process does its share of them.
+
+    A picture's label counts in the contract's order of classes.
+    """
     own = pictures[worker.rank :: worker.world_size]
-    labels = torch.zeros(len(pictures), dtype=torch.int64)
+    rows_N3 = torch.zeros(len(pictures), 3, dtype=torch.float64)
     if own:
-        logits_NK = np.concatenate(list(predict(session(model, threads), own, contract.input)))
-        labels[worker.rank :: worker.world_size] = torch.from_numpy(logits_NK.argmax(axis=1))
-    result: NDArray[np.int64] = gather_rows(worker, labels).numpy()
-    return result
+        logits_NK = np.concatenate(list(predict(session(model, threads), own, contract.input))).astype(np.float64)
+        weights_NK = np.exp(logits_NK - logits_NK.max(axis=1, keepdims=True))
+        probabilities_NK = weights_NK / weights_NK.sum(axis=1, keepdims=True)
+        everyone = np.arange(len(own))
+        true = probabilities_NK[everyone, [picture.label for picture in own]]
+        labels = logits_NK.argmax(axis=1)
+        own_N3 = np.stack([labels, probabilities_NK[everyone, labels], true], axis=1)
+        rows_N3[worker.rank :: worker.world_size] = torch.from_numpy(own_N3)
+    gathered_N3 = gather_rows(worker, rows_N3).numpy()
+    return Answers(gathered_N3[:, 0].astype(np.int64), gathered_N3[:, 1], gathered_N3[:, 2])
 
 
 def confusion(pictures: Sequence[Picture], predicted: NDArray[np.int64], class_count: int) -> NDArray[np.int64]:
@@ -106,17 +130,30 @@ def champion(channel: Path | None, classes: Sequence[str]) -> Champion:
     try:
         files = _read_members(archive, CHAMPION_FILES)
         contract = ModelContract.from_json(json.loads(files["model.json"]))
-    except (OSError, EOFError, tarfile.TarError, zlib.error, ValueError) as error:
+    except (OSError, EOFError, tarfile.TarError, zlib.error, ValueError, RecursionError) as error:
         return Champion(reason=f"the champion's archive cannot be used: {error}")
     if set(contract.classes) != set(classes):
         return Champion(reason="the champion knows other classes")
     return Champion(files["model.onnx"], contract)
 
 
+class _Member(tarfile.TarInfo):
+    """A member whose headers are bounded: tarfile reads a long name or an extended header into memory at once."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Member:
+        member = super().frombuf(buf, encoding, errors)
+        if member.type not in (*tarfile.REGULAR_TYPES, tarfile.DIRTYPE) and member.size > MAX_HEADER_BYTES:
+            raise ValueError(f"it has a header of {member.size} bytes")
+        return member
+
+
 def _read_members(archive: Path, names: Sequence[str]) -> dict[str, bytes]:
     found = {}
-    with tarfile.open(archive, "r:gz") as tar:
+    with tarfile.open(archive, "r:gz", tarinfo=_Member) as tar:
         for member in tar:
+            if member.size < 0:
+                raise ValueError(f"{member.name!a} says that it has {member.size} bytes")
             name = member.name.removeprefix("./")
             if name in names and member.isreg():
                 if member.size > MAX_CHAMPION_BYTES:
@@ -136,7 +173,7 @@ def champion_labels(
     assert contender.contract is not None
     own_label = np.array([list(classes).index(name) for name in contender.contract.classes])
     labels: NDArray[np.int64] = own_label[
-        predicted_labels(worker, contender.model, contender.contract, pictures, threads)
+        answers(worker, contender.model, contender.contract, pictures, threads).labels
     ]
     return labels
 
@@ -157,3 +194,19 @@ def smoke_pictures(classes: Sequence[str], pictures: Sequence[Picture]) -> list[
             if turn < len(of_class.get(label, ())):
                 chosen.append((name, of_class[label][turn]))
     return chosen[:MAX_SMOKE_PICTURES]
+
+
+def worst(pictures: Sequence[Picture], answers: Answers) -> list[int]:
+    """Positions of the pictures whose true class got the least probability, the worst first."""
+    order = sorted(range(len(pictures)), key=lambda i: (answers.true_probabilities[i], pictures[i].sha256))
+    return order[:MAX_WORST_PICTURES]
+
+
+def thumbnail(picture: Picture) -> bytes:
+    """A small JPEG of the whole picture, without its metadata."""
+    small = decode(picture.read(), minimum_side=2 * THUMBNAIL_SIDE)
+    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    small.info.clear()
+    written = io.BytesIO()
+    small.save(written, "JPEG", quality=80)
+    return written.getvalue()

@@ -238,9 +238,21 @@ def run(settings: Settings, folders: Folders, worker: Worker, interruption: Inte
     onnx = broadcast_bytes(worker, onnx_path.read_bytes() if first else None, "waiting for rank 0's model.onnx")
 
     # evaluation: what is measured is what will be served
-    predicted = evaluate.predicted_labels(worker, onnx, contract, pictures.test, threads)
-    matrix = evaluate.confusion(pictures.test, predicted, len(pictures.classes))
+    answers = evaluate.answers(worker, onnx, contract, pictures.test, threads)
+    matrix = evaluate.confusion(pictures.test, answers.labels, len(pictures.classes))
     evaluation = evaluate.report(pictures.classes, matrix)
+    worst = evaluate.worst(pictures.test, answers)
+    evaluation["worst_pictures"] = [
+        {
+            "file": f"worst/{number:02}.jpg",
+            "picture": found.name(pictures.test[i]),
+            "label": pictures.classes[pictures.test[i].label],
+            "predicted": pictures.classes[answers.labels[i]],
+            "probability": round(float(answers.probabilities[i]), 4),
+            "label_probability": round(float(answers.true_probabilities[i]), 4),
+        }
+        for number, i in enumerate(worst)
+    ]
     evaluation |= {"left_out": left_out, "test_pictures_also_in_train": copied}
     contender = evaluate.champion(folders.champion, pictures.classes)
     comparable = contender.contract is not None
@@ -268,7 +280,7 @@ def run(settings: Settings, folders: Folders, worker: Worker, interruption: Inte
     }
     (folders.output / f"host-{worker.rank}.json").write_text(json.dumps(host_file))
     if first:
-        check_and_write(folders, trainee, contract, onnx, pictures, evaluation, threads)
+        check_and_write(folders, trainee, contract, onnx, pictures, evaluation, worst, threads)
         log(test__accuracy=f"{evaluation['accuracy']:.4f}")
         if comparable:
             log(champion__test_accuracy=f"{evaluation['champion']['accuracy']:.4f}")
@@ -283,6 +295,7 @@ def check_and_write(
     onnx: bytes,
     pictures: DataSet,
     evaluation: dict[str, Any],
+    worst: Sequence[int],
     threads: int,
 ) -> None:
     """Compare ONNX Runtime with PyTorch, then write everything else that rank 0 writes."""
@@ -292,12 +305,21 @@ def check_and_write(
     difference = export.check_agreement(trainee.model, x_NCHW, logits_NK)
     print(f"model.onnx agrees with the trained model: largest difference of a logit {difference:.1e}", flush=True)
     accuracy = {"test_accuracy": evaluation["accuracy"], "onnx_max_logit_difference": difference}
-    export.write_rest(folders.model, trainee.model, replace(contract, training=contract.training | accuracy))
+    contract = replace(contract, training=contract.training | accuracy)
+    export.write_rest(folders.model, trainee.model, contract)
+    contract.dump(folders.output)
     (folders.output / "evaluation.json").write_text(json.dumps(evaluation, indent=2) + "\n")
+    for row, i in zip(evaluation["worst_pictures"], worst, strict=True):
+        target = folders.output / row["file"]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(evaluate.thumbnail(pictures.test[i]))
     for name, picture in evaluate.smoke_pictures(pictures.classes, pictures.test):
         target = folders.output / "smoke" / name / picture.path.name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(picture.path, target)
+        small = folders.output / "smoke-thumbnails" / name / f"{picture.path.name}.jpg"
+        small.parent.mkdir(parents=True, exist_ok=True)
+        small.write_bytes(evaluate.thumbnail(picture))
 
 
 # --- processes -------------------------------------------------------------------------------------------------------

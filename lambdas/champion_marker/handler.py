@@ -11,6 +11,7 @@ s3://Bucket/Key.
 Delete removes nothing: the object belongs to the bucket, and the bucket's own rules decide about it.
 CloudFormation always gets an answer, SUCCESS or FAILED with a reason: without one it would wait for an
 hour.
+Errors: InvalidEvent (there is nobody to answer; only a person can send that).
 """
 
 from __future__ import annotations
@@ -36,6 +37,13 @@ _ANSWER_TIMEOUT_SECONDS = 10
 _LONGEST_REASON = 1000
 
 
+_ANSWERED = ("ResponseURL", "StackId", "RequestId", "LogicalResourceId", "RequestType")
+
+
+class InvalidEvent(Exception):
+    """Not what CloudFormation sends: there is nobody to answer."""
+
+
 class InvalidProperties(Exception):
     """The resource's properties name no bucket."""
 
@@ -50,8 +58,16 @@ def s3() -> Any:
 
 @logger.inject_lambda_context
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Do what CloudFormation asks and answer at its ResponseURL. Returns the answer that was sent."""
-    properties = event.get("ResourceProperties", {})
+    """Do what CloudFormation asks and answer at its ResponseURL. Returns the answer that was sent.
+
+    Raises:
+        InvalidEvent: nobody to answer.
+    """
+    told = [event.get(key) if isinstance(event, dict) else None for key in _ANSWERED]
+    if not all(isinstance(text, str) for text in told) or not str(told[0]).startswith(("https://", "http://")):
+        raise InvalidEvent(f"Invalid event: expected a custom resource's request with {', '.join(_ANSWERED)}")
+    properties = event.get("ResourceProperties")
+    properties = properties if isinstance(properties, dict) else {}
     physical_id = event.get("PhysicalResourceId") or _physical_id(properties)
     status, reason = "SUCCESS", ""
     try:

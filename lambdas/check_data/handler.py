@@ -144,7 +144,7 @@ def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
     Raises:
         InvalidData: see the module's docstring.
     """
-    bucket, prefix = parse_s3_uri(event.get("s3_uri"))
+    bucket, prefix = parse_s3_uri(event.get("s3_uri") if isinstance(event, dict) else None)
     s3_uri = f"s3://{bucket}/{prefix}"
     objects = list_objects(bucket, prefix)
     layout, listing = take_stock(objects, s3_uri)

@@ -76,9 +76,28 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         InvalidRequest, EndpointFailed: only for a direct call.
     """
     if isinstance(event, dict) and "requestContext" in event:
+        if not _is_http(event):
+            refused = {"message": "Invalid event: expected an HTTP event of payload format 2.0"}
+            return {"statusCode": 400, "headers": {"Content-Type": "application/json"}, "body": json.dumps(refused)}
         answer: dict[str, Any] = app.resolve(event, context)
         return answer
     return classify(*parse_json(event))
+
+
+def _is_http(event: dict[str, Any]) -> bool:
+    """Whether the parts that are read have the types of payload format 2.0; who may invoke may send anything."""
+    context = event["requestContext"]
+    http = context.get("http") if isinstance(context, dict) else None
+    body = event.get("body")
+    texts = [event.get("rawPath"), "" if body is None else body, *(http.values() if isinstance(http, dict) else ())]
+    for names in (event.get("headers"), event.get("queryStringParameters")):
+        if names is None:
+            continue
+        if not isinstance(names, dict):
+            return False
+        texts += [*names, *names.values()]
+    known = isinstance(http, dict) and {"method", "path"} <= set(http)
+    return known and all(isinstance(text, str) for text in texts) and type(event.get("isBase64Encoded")) is bool
 
 
 @app.post("/")

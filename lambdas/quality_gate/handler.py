@@ -45,7 +45,8 @@ def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
     Raises:
         InvalidGate: the event is malformed.
     """
-    training_job, gate = event.get("training_job"), event.get("gate")
+    given = event if isinstance(event, dict) else {}
+    training_job, gate = given.get("training_job"), given.get("gate")
     if not isinstance(training_job, dict) or not isinstance(gate, dict):
         raise InvalidGate("Invalid event: expected the objects 'training_job' and 'gate'; run `kelpie deploy` again.")
     verdict = decide(training_job, _threshold(gate, "min_test_accuracy"), _threshold(gate, "max_regression"))

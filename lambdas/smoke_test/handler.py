@@ -105,7 +105,7 @@ def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
         SmokeTestFailed: says which picture or which limit.
         InvalidEvidence: says what is wrong with the archive or the event.
     """
-    endpoint_name = event.get("endpoint_name")
+    endpoint_name = event.get("endpoint_name") if isinstance(event, dict) else None
     if not isinstance(endpoint_name, str) or not endpoint_name:
         raise InvalidEvidence("Invalid event: expected 'endpoint_name'; run `kelpie deploy` again.")
     min_accuracy = _positive_number(event, "min_accuracy")
@@ -173,6 +173,10 @@ def read_pictures(stream: Any) -> Iterator[Picture]:
             archive.members = []
             if number > MAX_MEMBERS:
                 raise InvalidEvidence(f"The evidence archive has more than {MAX_MEMBERS:,} members")
+            if not 0 <= member.size <= MAX_UNPACKED_BYTES:  # tarfile would try to skip that much, for ever
+                raise InvalidEvidence(
+                    f"The evidence archive unpacks to more than {MAX_UNPACKED_BYTES:,} bytes, or has no right sizes"
+                )
             name = member.name.removeprefix("./")
             if not name.startswith("smoke/") or member.isdir():
                 continue

@@ -1,63 +1,19 @@
-"""Builders: a tiny model that tells red, green and blue apart, pictures, and a client of the server's application."""
+"""A client of the server's application, with the colour model behind it."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import httpx
-import onnx
 import pytest
-from onnx import TensorProto, helper
-from PIL import Image
+from colour_model import model_folder, picture_bytes
 
-from inference.contract import InputContract, ModelContract
 from inference.server import create_app
 from inference.service import Limits
-
-CLASSES = ("red", "green", "blue")
-
-
-def picture_bytes(colour: Any = "red", size: tuple[int, int] = (40, 30), kind: str = "PNG", mode: str = "RGB") -> bytes:
-    content = BytesIO()
-    Image.new(mode, size, colour).save(content, kind)
-    return content.getvalue()
-
-
-def network(image_size: int, class_count: int, input_name: str, output_name: str) -> onnx.ModelProto:
-    """Mean colour times a diagonal matrix: the scores are ten times the mean of each channel."""
-    weights = [10.0 if row == column else 0.0 for row in range(3) for column in range(class_count)]
-    nodes = [
-        helper.make_node("GlobalAveragePool", [input_name], ["means"]),
-        helper.make_node("Flatten", ["means"], ["flat"]),
-        helper.make_node("MatMul", ["flat", "weights"], [output_name]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "colours",
-        [helper.make_tensor_value_info(input_name, TensorProto.FLOAT, ["batch", 3, image_size, image_size])],
-        [helper.make_tensor_value_info(output_name, TensorProto.FLOAT, ["batch", class_count])],
-        [helper.make_tensor("weights", TensorProto.FLOAT, [3, class_count], weights)],
-    )
-    return helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 17)])
-
-
-def model_folder(
-    folder: Path, *, input_name: str = "images", output_name: str = "logits", class_count: int = 3, program: str = ""
-) -> Path:
-    """Write model.json and model.onnx into the folder; `program` is the source of code/program.py."""
-    folder.mkdir(parents=True, exist_ok=True)
-    colours = InputContract(image_size=16, resize_size=18, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    ModelContract(classes=CLASSES, input=colours).dump(folder)
-    onnx.save(network(16, class_count, input_name, output_name), folder / "model.onnx")
-    if program:
-        (folder / "code").mkdir(exist_ok=True)
-        (folder / "code" / "program.py").write_text(program)
-    return folder
 
 
 class Client:

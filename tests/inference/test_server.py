@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from colour_model import CLASSES, picture_bytes
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from inference.errors import RequestError
 from inference.service import Limits
 
-from .conftest import CLASSES, Client, picture_bytes
+from .conftest import Client
 
 GATE = """
 import pathlib, time

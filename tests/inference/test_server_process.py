@@ -16,8 +16,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-
-from .conftest import picture_bytes
+from colour_model import picture_bytes
 
 ROOT = Path(__file__).parents[2]
 # Stands for an environment without them: an import of torch fails, as it would there.

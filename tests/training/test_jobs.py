@@ -151,6 +151,24 @@ def test_smoke_pictures_are_copies_of_test_pictures(finished: list[Host], pictur
     copies = sorted(p.relative_to(smoke) for p in smoke.rglob("*.png"))
     assert len(copies) == 6
     assert all((pictures / "test" / copy).read_bytes() == (smoke / copy).read_bytes() for copy in copies)
+    small = smoke.parent / "smoke-thumbnails"
+    assert sorted(p.relative_to(small).as_posix() for p in small.rglob("*.jpg")) == [f"{copy}.jpg" for copy in copies]
+
+
+def test_the_worst_pictures_come_with_thumbnails_and_agree_with_the_confusion_matrix(finished: list[Host]) -> None:
+    output = finished[0].base / "output/data"
+    evaluation = json.loads((output / "evaluation.json").read_text())
+    worst = evaluation["worst_pictures"]
+    assert len(worst) == evaluation["picture_count"] == 12
+    assert [row["label_probability"] for row in worst] == sorted(row["label_probability"] for row in worst)
+    wrong = sum(row["label"] != row["predicted"] for row in worst)
+    assert wrong == round(12 * (1 - evaluation["accuracy"]))
+    for row in worst:
+        assert row["picture"].startswith(f"test/{row['label']}/")
+        assert (output / row["file"]).read_bytes().startswith(b"\xff\xd8\xff")
+    assert json.loads((output / "model.json").read_text()) == json.loads(
+        (finished[0].base / "model/model.json").read_text()
+    )
 
 
 def resumed_step(host: Host) -> int:

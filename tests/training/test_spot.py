@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from spot_drills import HOST_COUNTS, drill, uninterrupted
-from training_hosts import Job
+from spot_drills import ENDS_IN_TIME, HOST_COUNTS, drill, uninterrupted
+from training_hosts import ROOT, Job
 
 HASTY = """
 import runpy
@@ -54,3 +54,8 @@ def test_a_host_that_hangs_ends_the_job_when_its_time_is_up(job: Job, pictures: 
     assert first.finish() == 1
     assert 3 < time.monotonic() - started < 6 + 20
     assert "lost contact with another host" in first.failure
+
+
+def test_the_page_of_the_drills_says_in_which_time_a_job_ends() -> None:
+    page = (ROOT / "docs/reference/spot.md").read_text(encoding="utf-8")
+    assert page.endswith("\n".join(["", *ENDS_IN_TIME]) + "\n"), "run: python tests/spot_drills.py"

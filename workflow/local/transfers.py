@@ -5,9 +5,11 @@ Every function takes the role's own S3 client, so that a missing permission fail
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 import tarfile
+import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +21,14 @@ from botocore.exceptions import BotoCoreError, ClientError
 _WORKERS = 8
 _CHUNK_BYTES = 1 << 20
 _MAX_MEMBERS = 100_000
+_MAX_HEADER_BYTES = 1 << 20
+_HEADER_TYPES = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
 
 
 class TransferFailed(Exception):
@@ -188,20 +198,41 @@ def pack(folders: Iterable[Path], archive: Path) -> int:
     return len(seen)
 
 
+class _Member(tarfile.TarInfo):
+    """A member whose headers are bounded: tarfile reads a long name or an extended header into memory at once."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Member:
+        member = super().frombuf(buf, encoding, errors)
+        if member.size < 0 or (member.type in _HEADER_TYPES and member.size > _MAX_HEADER_BYTES):
+            raise UnsafeArchive(f"the archive has a header of {member.size} bytes")
+        return member
+
+
+def _only_files(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo:
+    """tarfile's `data` filter, and no links: filters of older Pythons let chains of links out (CVE-2025-4517)."""
+    if not (member.isreg() or member.isdir()):
+        raise UnsafeArchive(
+            f"the archive's member {member.name[:200]!a} is a link or a device: pack files with tar --dereference"
+        )
+    return tarfile.data_filter(member, folder).replace(mtime=None, deep=False)  # type: ignore[arg-type]
+
+
 def unpack(archive: Path, folder: Path, max_bytes: int) -> None:
-    """Extract a tar.gz into `folder`, nowhere else, up to `max_bytes`.
+    """Extract a tar.gz of files and folders into `folder`, nowhere else, up to `max_bytes`.
 
     Raises:
-        UnsafeArchive: damaged, too large, or with a member that leaves the folder.
+        UnsafeArchive: damaged, too large, or with a member that is a link, a device or would leave the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     total = 0
     try:
-        with tarfile.open(archive, "r:gz") as tar:
+        with gzip.open(archive) as stream, tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as tar:
             for count, member in enumerate(tar):
-                total += max(member.size, 0)
-                if total > max_bytes or count >= _MAX_MEMBERS:
+                tar.members = []  # type: ignore[attr-defined]  # else every header would stay in memory
+                total += member.size
+                if member.size < 0 or total > max_bytes or count >= _MAX_MEMBERS:
                     raise UnsafeArchive(f"the archive holds more than {max_bytes} bytes or {_MAX_MEMBERS} members")
-                tar.extract(member, folder, filter="data")
-    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+                tar.extract(member, folder, filter=_only_files)
+    except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error) as error:
         raise UnsafeArchive(f"the archive cannot be extracted ({type(error).__name__}: {error})") from error
