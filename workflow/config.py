@@ -8,13 +8,14 @@ and docs/reference/settings.md. Importing this module is cheap: it needs no AWS 
 from __future__ import annotations
 
 import tomllib
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from workflow.errors import ConfigError
-from workflow.names import MAX_PROJECT_LENGTH
+from workflow.names import MAX_PROJECT_LENGTH, MAX_SAGEMAKER_NAME_LENGTH
 
 DEFAULT_FILE = Path("kelpie.toml")
 
@@ -27,6 +28,15 @@ HOSTING_INSTANCE = r"^ml\.([a-su-z][a-z0-9-]*|t[a-z][a-z0-9-]*)\.[a-z0-9-]+$"
 
 Source: SageMaker developer guide, automatic scaling prerequisites, read 2026-11.
 """
+
+TRAINING_JOB = r"^([a-z][a-z0-9-]*-[0-9a-f]{32}-[0-9])?$"
+"""The name of a training job of an execution, or nothing."""
+
+MODEL_PACKAGE = r"^(arn:aws[a-z-]*:sagemaker:[a-z0-9-]+:[0-9]{12}:model-package/[a-z][a-z0-9-]*/[0-9]+)?$"
+"""The ARN of a version of a model package group, or nothing."""
+
+PROGRAM = r"^(inference/([A-Za-z0-9_-]+/)*[A-Za-z0-9_-]+\.py)?$"
+"""The path of a handler in the model archive's `code/`, or nothing."""
 
 ONE_DAY = 86_400
 
@@ -111,6 +121,9 @@ class HostingSettings(Section):
     """Time after removing instances before more are removed, in seconds."""
     scale_out_cooldown_seconds: Annotated[int, Field(ge=0, le=3600)] = 60
     """Time after adding instances before more are added, in seconds."""
+    program: Annotated[str, Field(pattern=PROGRAM, max_length=256)] = ""
+    """Python file below `inference/` with a `model_fn`, `input_fn`, `predict_fn` or `output_fn` of your own; empty:
+    Kelpie's. It ships with the model, so a model that was trained before the file was there does not have it."""
 
 
 class SmokeTestSettings(Section):
@@ -122,14 +135,37 @@ class SmokeTestSettings(Section):
     """Longest time that an answer may take, in milliseconds."""
 
 
-class ExecutionInput(Section):
-    """The sections that the input of an execution may override, for this execution only."""
+class SharedSections(Section):
+    """The sections of `kelpie.toml` that the input of an execution may override, for this execution only."""
 
     data: DataSettings = DataSettings()
     training: TrainingSettings = TrainingSettings()
     gate: GateSettings = GateSettings()
     hosting: HostingSettings = HostingSettings()
     smoke_test: SmokeTestSettings = SmokeTestSettings()
+
+
+class ResumeSettings(Section):
+    """Go on from what an earlier execution has trained; `kelpie resume` fills it in."""
+
+    training_job: Annotated[str, Field(pattern=TRAINING_JOB, max_length=MAX_SAGEMAKER_NAME_LENGTH)] = ""
+    """Name of the earlier execution's training job; empty to train from the beginning. With the same data, code and
+    settings its model is used when it completed, else its checkpoints; with others it is not used at all."""
+
+
+class RollbackSettings(Section):
+    """Bring an earlier registered version back instead of training; `kelpie rollback` fills it in."""
+
+    model_package_arn: Annotated[str, Field(pattern=MODEL_PACKAGE, max_length=256)] = ""
+    """ARN of the approved version that shall serve again; empty to train. With it nothing is trained, judged or
+    registered, and `resume` has no effect."""
+
+
+class ExecutionInput(SharedSections):
+    """The input of an execution."""
+
+    resume: ResumeSettings = ResumeSettings()
+    rollback: RollbackSettings = RollbackSettings()
 
 
 class ProjectSettings(Section):
@@ -157,6 +193,14 @@ class VpcSettings(Section):
         tuple[Annotated[str, Field(pattern=r"^sg-[0-9a-z]+$")], ...], Field(max_length=5, strict=False)
     ] = ()
     """Security groups, at most 5. Training on several hosts needs one that allows traffic to itself."""
+
+
+class WeightsSettings(Section):
+    """What the `weights` channel of every training job holds."""
+
+    file: Annotated[str, Field(max_length=1024)] = ""
+    """A .safetensors, .pth or .pt file with pre-trained weights of `training.backbone`, on the machine that deploys;
+    empty: the weights of `efficientnet_lite0`."""
 
 
 class LockSettings(Section):
@@ -190,6 +234,14 @@ class UnprovenSettings(Section):
     out."""
 
 
+class CostSettings(Section):
+    """A limit on what an execution may cost."""
+
+    max_usd_per_execution: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
+    """`kelpie start` refuses an execution that can cost more than this, in USD: training to its time limits at
+    on-demand prices, and all state transitions. 0 sets no limit. `kelpie cost` shows the figure."""
+
+
 class LocalSettings(Section):
     """The local cloud only."""
 
@@ -198,20 +250,23 @@ class LocalSettings(Section):
     timeouts of real work."""
 
 
-class Config(ExecutionInput):
+class Config(SharedSections):
     """The whole of `kelpie.toml`; every key is optional."""
 
     project: ProjectSettings = ProjectSettings()
     aws: AwsSettings = AwsSettings()
     vpc: VpcSettings = VpcSettings()
+    weights: WeightsSettings = WeightsSettings()
     lock: LockSettings = LockSettings()
     retention: RetentionSettings = RetentionSettings()
     unproven: UnprovenSettings = UnprovenSettings()
+    cost: CostSettings = CostSettings()
     local: LocalSettings = LocalSettings()
 
     def defaults(self) -> dict[str, Any]:
         """The input that an execution with the input `{}` gets, ready for JSON."""
-        return self.model_dump(mode="json", include=set(ExecutionInput.model_fields))
+        own = self.model_dump(mode="json", include=set(SharedSections.model_fields))
+        return ExecutionInput().model_dump(mode="json") | own
 
 
 def load(path: Path | None = None) -> Config:
@@ -231,12 +286,12 @@ def load(path: Path | None = None) -> Config:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read.", str(error)) from error
-    except ValueError as error:  # not TOML, or not UTF-8
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, or too deep
         raise ConfigError(f"{path} is not valid TOML.", str(error)) from error
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"{path} has values that are not allowed.", _explain(error), _FIX) from error
+        raise ConfigError(f"{path} has values that are not allowed.", _explain(error, Config), _FIX) from error
     _check_order(config.model_dump(), path)
     return config
 
@@ -247,15 +302,25 @@ def check_execution_input(values: dict[str, Any], config: Config) -> None:
     Raises:
         ConfigError: A key is unknown, or a value is not allowed.
     """
-    given = {name: section for name, section in values.items() if name != "Comment"}
-    merged: dict[str, Any] = config.model_dump()
+    if not isinstance(values.get("Comment", ""), str):
+        raise ConfigError("the execution input has values that are not allowed.", "Comment must be a text", _FIX)
+    given = {name: _whole(section) for name, section in values.items() if name != "Comment"}
+    merged = config.defaults()
     try:
         ExecutionInput.model_validate(given)
     except ValidationError as error:
-        raise ConfigError("the execution input has values that are not allowed.", _explain(error), _FIX) from error
+        explained = _explain(error, ExecutionInput)
+        raise ConfigError("the execution input has values that are not allowed.", explained, _FIX) from error
     for name, section in given.items():
         merged[name] |= section
     _check_order(merged, "the execution input")
+
+
+def _whole(section: Any) -> Any:
+    """JSON Schema takes 3.0 for an integer, and so does ResolveInput."""
+    if not isinstance(section, dict):
+        return section
+    return {key: int(v) if isinstance(v, float) and v.is_integer() else v for key, v in section.items()}
 
 
 def execution_input_schema() -> dict[str, Any]:
@@ -278,17 +343,22 @@ def execution_input_schema() -> dict[str, Any]:
 
 def reference() -> str:
     """The text of docs/reference/settings.md."""
+    only_input = {name: field for name, field in ExecutionInput.model_fields.items() if name not in Config.model_fields}
     lines = [
         "# Settings",
         "",
-        "Generated from `workflow/config.py`; do not edit. All of these are optional keys of `kelpie.toml`.",
-        f"The sections {', '.join(f'`{name}`' for name in ExecutionInput.model_fields)} can also be given in the input",
+        "Generated from `workflow/config.py`; do not edit. All of these are optional keys of `kelpie.toml`, except",
+        "those of the last two sections.",
+        f"The sections {', '.join(f'`{name}`' for name in SharedSections.model_fields)} can also be given in the input",
         "of an execution, for that execution only.",
+        f"The sections {' and '.join(f'`{name}`' for name in only_input)} are about one execution: they stand in its",
+        "input only, never in `kelpie.toml`.",
         "",
     ]
-    for name, section in Config.model_fields.items():
+    for name, section in {**Config.model_fields, **only_input}.items():
         schema = _section_schema(section.annotation)
-        lines += [f"## [{name}]", "", *schema["description"].splitlines(), ""]
+        heading = f"## {name}, in an execution's input only" if name in only_input else f"## [{name}]"
+        lines += [heading, "", *schema["description"].splitlines(), ""]
         lines += ["| Key | Default | Allowed | Meaning |", "|---|---|---|---|"]
         for key, rules in schema["properties"].items():
             default = getattr(section.default, key)
@@ -300,7 +370,7 @@ def reference() -> str:
     return "\n".join(lines)
 
 
-_FIX = "docs/reference/settings.md lists every key with its allowed values."
+_FIX = "look the key up in docs/reference/settings.md"
 
 
 def _section_schema(section: Any) -> dict[str, Any]:
@@ -315,21 +385,22 @@ def _section_schema(section: Any) -> dict[str, Any]:
     return schema
 
 
-def _explain(error: ValidationError) -> str:
-    """One line per wrong key: where, what it was, what is allowed."""
+def _explain(error: ValidationError, whole: type[Section]) -> str:
+    """For each wrong key: where, what it was, what is allowed, and which key may have been meant."""
     lines = []
     for problem in error.errors():
         where = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
-            allowed = ", ".join(_siblings(problem["loc"]))
-            lines.append(f"{where}: there is no such key; allowed: {allowed}")
+            siblings = _siblings(problem["loc"], whole)
+            lines.append(f"{where}: there is no such key; allowed: {', '.join(siblings)}")
+            lines += [f"did you mean {near}?" for near in get_close_matches(str(problem["loc"][-1]), siblings, 1)]
         else:
             lines.append(f"{where} = {problem['input']!r}: {problem['msg']}")
     return "\n".join(lines)
 
 
-def _siblings(location: tuple[int | str, ...]) -> list[str]:
-    fields: Any = Config.model_fields
+def _siblings(location: tuple[int | str, ...], whole: type[Section]) -> list[str]:
+    fields: Any = whole.model_fields
     for part in location[:-1]:
         fields = fields[str(part)].annotation.model_fields
     return sorted(fields)

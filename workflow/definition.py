@@ -8,12 +8,18 @@ What the state data holds, and the state that puts it there:
     names       NameResources       what this execution calls the things that it creates
     limits      LimitTraining       seconds that training may take
     attempt     ResolveInput        the number of the training job; NextAttempt counts it up
+    version     DescribeVersion     the registered version that a rollback brings back
     data        CheckData           what lies in the folder of pictures
+    champion    ReadServing         what serves before this execution
+    fingerprint FingerprintTraining what training depends on, and what its model is compared with
+    earlier     DescribeEarlierTraining  the training job to go on from
     train       Train               what DescribeTrainingJob answers
-    artifacts   NameArtifacts       where the model and its evidence lie
+    artifacts   NameArtifacts       where the model and its evidence lie, and the image and program that serve it
     gate        QualityGate         its verdict
     package     RegisterVersion     the registered version
     endpoint    DescribeEndpoint    the endpoint before this execution touches it, and whether it `exists`
+    serving     TakeFirstVariant    its production variant, and the same of its config
+    scaling     DescribeScalableTarget, DescribeScalingPolicies: how it scales, for CleanUp to put back
     deployment  DescribeDeployment  the endpoint while and after it changes
     smoke       SmokeTest           what the endpoint answered
     failed      any Task            Error and Cause, by the name of the state that failed
@@ -55,8 +61,16 @@ from workflow.sdk import (
     Wait,
     guarded,
 )
-from workflow.training_job import START_AND_END_SECONDS, trained_model, training_step
+from workflow.training_job import (
+    CHAMPION,
+    FINGERPRINT,
+    START_AND_END_SECONDS,
+    trained_model,
+    training_fingerprint,
+    training_step,
+)
 from workflow.words import (
+    THROTTLED,
     failure,
     known,
     lambda_step,
@@ -99,7 +113,16 @@ ENDPOINT_LAPS = 240
 Source: issue 3432 of aws/amazon-sagemaker-examples, read 2026-11.
 """
 
-CLEAN_UP_LAPS = 240
+EARLIER_LAPS = 60
+"""How often an earlier training job is looked at until it has ended: half an hour. One that was stopped has two minutes
+for its last checkpoint, and then uploads what it made."""
+
+BUSY_LAPS = 60
+"""How often the endpoint is looked at while it changes before it is touched, by automatic scaling say: 30 minutes."""
+
+CLEAN_UP_LAPS = 120
+CLEAN_UP_LAP_SECONDS = 60
+"""2 hours as well; fewer laps, because each takes more events of the history, which AWS ends at 25,000."""
 
 LOCK_LAPS = 72
 """How often an execution that may wait for the lock looks whether it is free."""
@@ -120,10 +143,14 @@ CHANGING = ("Creating", "Updating", "SystemUpdating", "RollingBack")
 
 
 class Chapter(NamedTuple):
-    """Some states of the story: where it begins, and the doors through which it goes on to the next chapter."""
+    """Some states of the story: where it begins, and the doors through which it goes on to the next chapter.
+
+    A side door leads to a later chapter, past what is done already.
+    """
 
     first: State
     doors: Sequence[Callable[[State], Any]] = ()
+    side_doors: Sequence[tuple[Callable[[Config], Chapter], Callable[[State], Any]]] = ()
 
 
 # 1. What is to be done?
@@ -146,6 +173,7 @@ def settle(config: Config) -> Chapter:
             "attempt": {"number": 0},
             "failed": {},
             "warnings": {},
+            "earlier_laps": {"number": 0},
             "clean_up_laps": {"number": 0},
         },
     )
@@ -287,7 +315,87 @@ def _wait_for_lock(project: str, read: State, held: State) -> tuple[State, State
     return start, count_lap
 
 
-# 3. Is there anything to learn from?
+# 3. Make a new model, or bring an earlier one back?
+
+
+def bring_back(_config: Config) -> Chapter:
+    """A rollback takes a version that exists, and goes on where a new one would be hosted: by the same safe path."""
+    arn = "$.settings.rollback.model_package_arn"
+    is_rollback = Choice("RollBack?", comment="Make a new model, or bring an earlier one back?")
+    describe = sdk_step(
+        "DescribeVersion",
+        "sagemaker:describeModelPackage",
+        {"ModelPackageName": Expr(arn)},
+        result_path="$.version",
+        comment="The version that shall serve again",
+    )
+    approved = Choice("VersionApproved?", comment="Only what has served, or could have, is brought back")
+    not_approved = failure(
+        "VersionNotApproved",
+        "DescribeVersion",
+        "VersionNotApproved",
+        text(
+            "Version {} is {}: only an Approved one that an execution of this project registered can be brought back.",
+            arn,
+            "$.version.ModelApprovalStatus",
+        ),
+        "It never passed, was taken back, or is not ours",
+    )
+    take_container = Pass(
+        "TakeContainer",
+        parameters={
+            "container": Expr("States.ArrayGetItem($.version.InferenceSpecification.Containers, 0)"),
+            "metadata": Expr("$.version.CustomerMetadataProperties"),
+            "ModelPackageArn": Expr("$.version.ModelPackageArn"),
+        },
+        result_path="$.version",
+        comment="There is only one",
+    )
+    take_artifacts = Pass(
+        "TakeArtifacts",
+        parameters={
+            "model_s3_uri": Expr("$.version.container.ModelDataUrl"),
+            "evidence_s3_uri": Expr("$.version.metadata.evidence_s3_uri"),
+            "serving_image": Expr("$.version.container.Image"),
+            "program": Expr("$.version.container.Environment.SAGEMAKER_PROGRAM"),
+        },
+        result_path="$.artifacts",
+        comment="The archive, the image, the program and the known pictures of that version",
+    )
+    take_verdict = Pass(
+        "TakeVerdict",
+        parameters={
+            "passed": True,
+            "reason": text("run {} passed the quality gate", "$.version.metadata.run"),
+            "test_accuracy": Expr("States.StringToJson($.version.metadata.test_accuracy)"),
+            "champion_test_accuracy": None,
+            "comparable": False,
+        },
+        result_path="$.gate",
+        comment="It was judged when it was new",
+    )
+    take_version = Pass(
+        "TakeVersion",
+        parameters={"ModelPackageArn": Expr("$.version.ModelPackageArn")},
+        result_path="$.package",
+        comment="No new version: the same model serves again",
+    )
+    status, group = "$.version.ModelApprovalStatus", "$.version.ModelPackageGroupName"
+    metadata = "$.version.CustomerMetadataProperties"
+    usable = [
+        known(status, ChoiceRule.StringEquals(status, "Approved")),
+        known(group, ChoiceRule.StringEquals(group, "${ModelPackageGroup}")),
+        *[ChoiceRule.IsPresent(f"{metadata}.{key}", True) for key in ("run", "evidence_s3_uri", "test_accuracy")],
+    ]
+    is_rollback.add_choice(ChoiceRule.Not(ChoiceRule.StringEquals(arn, "")), describe)
+    describe.next(approved)
+    approved.add_choice(ChoiceRule.And(usable), take_container)
+    approved.default_choice(not_approved)
+    Chain([take_container, take_artifacts, take_verdict, take_version])
+    return Chapter(is_rollback, [is_rollback.default_choice], [(host, take_version.next)])
+
+
+# 4. Is there anything to learn from?
 
 
 def check(_config: Config) -> Chapter:
@@ -305,7 +413,115 @@ def check(_config: Config) -> Chapter:
     return Chapter(check_data, [check_data.next])
 
 
-# 4. Learn
+# 5. Has an earlier execution learned it already?
+
+
+def resume(config: Config) -> Chapter:
+    """Go on from an earlier training job, when what it learned is what this execution would learn.
+
+    Two fingerprints decide, which every training job carries: one of all that makes the model what it is, and one of
+    the champion that it was compared with. Both the same: the job is as good as a new one. Only the first: training
+    goes on from the checkpoints, whose last one is the trained model, and evaluates again. Otherwise nothing is taken:
+    what was learned from other data, code or settings must not be mixed in.
+    """
+    read_serving = DynamoDBGetItemStep(
+        "ReadServing",
+        parameters={
+            "TableName": "${LockTable}",
+            "Key": {"pk": {"S": names.serving_pointer(config.project.name)}},
+            "ConsistentRead": True,
+        },
+        timeout_seconds=60,
+        retry=retry("dynamodb"),
+        result_path="$.champion",
+        comment="The model that a new one is compared with",
+    )
+    has_champion = Choice("ChampionKnown?", comment="The first execution finds none")
+    no_champion = Pass("NoChampionYet", result={"Item": {"model_package_arn": {"S": "none"}}}, result_path="$.champion")
+    fingerprint = Pass(
+        "FingerprintTraining",
+        parameters={"training": Expr(training_fingerprint()), "champion": Expr("$.champion.Item.model_package_arn.S")},
+        result_path="$.fingerprint",
+        comment="Equal data, code, weights, image and settings have equal fingerprints",
+    )
+    wanted = Choice("ResumeTraining?")
+    describe = sdk_step(
+        "DescribeEarlierTraining",
+        "sagemaker:describeTrainingJob",
+        {"TrainingJobName": Expr("$.settings.resume.training_job")},
+        result_path="$.earlier",
+        comment="What has the earlier execution trained?",
+    )
+    usable = Choice("EarlierTrainingUsable?")
+    use_model = Pass(
+        "UseEarlierTraining", input_path="$.earlier", result_path="$.train", comment="As if it had just been trained"
+    )
+    name_artifacts = Pass(
+        "NameEarlierArtifacts",
+        parameters={
+            "model_s3_uri": Expr("$.train.ModelArtifacts.S3ModelArtifacts"),
+            "evidence_s3_uri": Expr(names.evidence_s3_uri_of("$.train")),
+            "serving_image": "${ServingImage}",
+            "program": Expr("$.settings.hosting.program"),
+        },
+        result_path="$.artifacts",
+        comment="They lie where the earlier execution left them",
+    )
+    use_checkpoints = Pass(
+        "UseEarlierCheckpoints",
+        input_path="$.earlier.CheckpointConfig.S3Uri",
+        result_path="$.names.checkpoint_s3_uri",
+        comment="A job of this execution goes on where the earlier one stopped",
+    )
+    count_lap = Pass(
+        "CountEarlierLap",
+        parameters={"number": Expr("States.MathAdd($.earlier_laps.number, 1)")},
+        result_path="$.earlier_laps",
+    )
+    wait = Wait("WaitForEarlierTraining", seconds=LAP_SECONDS)
+    note_afresh = Pass(
+        "NoteTrainingAfresh",
+        parameters={
+            "Error": "TrainingNotResumed",
+            "Cause": text(
+                "Training begins afresh: job {} ({}) learned from other data, code or settings, or still runs.",
+                "$.settings.resume.training_job",
+                "$.earlier.TrainingJobStatus",
+            ),
+        },
+        result_path="$.warnings.ResumeTraining",
+        comment="Two trainings must not be mixed",
+    )
+    known_champion = ChoiceRule.IsPresent("$.champion.Item.model_package_arn.S", True)
+    Chain([read_serving, has_champion])
+    has_champion.add_choice(known_champion, fingerprint)
+    has_champion.default_choice(no_champion)
+    Chain([no_champion, fingerprint, wanted])
+    wanted.add_choice(ChoiceRule.Not(ChoiceRule.StringEquals("$.settings.resume.training_job", "")), describe)
+
+    status, environment = "$.earlier.TrainingJobStatus", "$.earlier.Environment"
+    same_training = _same(f"{environment}.{FINGERPRINT}", "$.fingerprint.training")
+    same_champion = _same(f"{environment}.{CHAMPION}", "$.fingerprint.champion")
+    ended = one_of(status, ("Completed", "Failed", "Stopped"))
+    has_checkpoints = ChoiceRule.IsPresent("$.earlier.CheckpointConfig.S3Uri", True)
+    in_time = ChoiceRule.NumericLessThan("$.earlier_laps.number", EARLIER_LAPS)
+    completed = ChoiceRule.StringEquals(status, "Completed")
+    describe.next(usable)
+    usable.add_choice(ChoiceRule.And([same_training, same_champion, completed]), use_model)
+    usable.add_choice(ChoiceRule.And([same_training, ended, has_checkpoints]), use_checkpoints)
+    usable.add_choice(ChoiceRule.And([same_training, ChoiceRule.Not(ended), in_time]), count_lap)
+    usable.default_choice(note_afresh)
+    Chain([count_lap, wait, describe])
+    Chain([use_model, name_artifacts])
+    doors = [wanted.default_choice, partial(warn, describe), note_afresh.next, use_checkpoints.next]
+    return Chapter(read_serving, doors, [(judge, name_artifacts.next)])
+
+
+def _same(variable: str, other: str) -> ChoiceRule:
+    return known(variable, ChoiceRule.StringEqualsPath(variable, other))
+
+
+# 6. Learn
 
 
 def train(config: Config) -> Chapter:
@@ -354,6 +570,8 @@ def train(config: Config) -> Chapter:
         parameters={
             "model_s3_uri": Expr(names.artifact_s3_uri("model.tar.gz")),
             "evidence_s3_uri": Expr(names.artifact_s3_uri("output.tar.gz")),
+            "serving_image": "${ServingImage}",
+            "program": Expr("$.settings.hosting.program"),
         },
         result_path="$.artifacts",
     )
@@ -389,7 +607,7 @@ def train(config: Config) -> Chapter:
     return Chapter(use_spot, [name_artifacts.next])
 
 
-# 5. Is it good enough?
+# 7. Is it good enough?
 
 
 def judge(_config: Config) -> Chapter:
@@ -416,14 +634,51 @@ def judge(_config: Config) -> Chapter:
     return Chapter(quality_gate, [allow])
 
 
-# 6. Write it down
+# 8. Write it down
 
 
-def register(config: Config) -> Chapter:
+def register(_config: Config) -> Chapter:
+    register_version = sdk_step(
+        "RegisterVersion",
+        "sagemaker:createModelPackage",
+        {
+            "ModelPackageGroupName": "${ModelPackageGroup}",
+            "ModelApprovalStatus": "PendingManualApproval",
+            "InferenceSpecification": {
+                "Containers": [
+                    {
+                        "Image": "${ServingImage}",
+                        "ModelDataUrl": Expr("$.artifacts.model_s3_uri"),
+                        "Environment": {"SAGEMAKER_PROGRAM": Expr("$.artifacts.program")},
+                    },
+                ],
+                "SupportedContentTypes": ["image/jpeg", "image/png", "image/webp", "application/json"],
+            },
+            "CustomerMetadataProperties": {
+                "run": Expr("$.names.run"),
+                "evidence_s3_uri": Expr("$.artifacts.evidence_s3_uri"),
+                "data_manifest_sha256": Expr("$.data.manifest_sha256"),
+                "test_accuracy": text("{}", "$.gate.test_accuracy"),
+            },
+            "ClientToken": Expr("$.names.run"),
+        },
+        result_path="$.package",
+        comment="A new version of the model package group, approved only when everything has gone well",
+    )
+    return Chapter(register_version, [register_version.next])
+
+
+# 9. What the endpoint is made of
+
+
+def host(config: Config) -> Chapter:
     tags = {"kelpie:project": config.project.name, "kelpie:run": Expr("$.names.run")}
     model_parameters: dict[str, Any] = {
         "EnableNetworkIsolation": True,
-        "PrimaryContainer": {"Environment": {"PYTHONUNBUFFERED": "1"}},
+        "PrimaryContainer": {
+            # Empty means none: the SDK's own models say it like that (sagemaker.model.Model, 2.257).
+            "Environment": {"PYTHONUNBUFFERED": "1", "SAGEMAKER_PROGRAM": Expr("$.artifacts.program")},
+        },
     }
     if config.vpc.subnet_ids:
         model_parameters["VpcConfig"] = {
@@ -440,29 +695,6 @@ def register(config: Config) -> Chapter:
         retry=retry("sagemaker"),
         result_path=None,
         comment="The archive and the image that serves it",
-    )
-    register_version = sdk_step(
-        "RegisterVersion",
-        "sagemaker:createModelPackage",
-        {
-            "ModelPackageGroupName": "${ModelPackageGroup}",
-            "ModelApprovalStatus": "PendingManualApproval",
-            "InferenceSpecification": {
-                "Containers": [
-                    {"Image": "${ServingImage}", "ModelDataUrl": Expr("$.artifacts.model_s3_uri")},
-                ],
-                "SupportedContentTypes": ["image/jpeg", "image/png", "image/webp", "application/json"],
-            },
-            "CustomerMetadataProperties": {
-                "run": Expr("$.names.run"),
-                "endpoint_config": Expr("$.names.endpoint_config"),
-                "data_manifest_sha256": Expr("$.data.manifest_sha256"),
-                "test_accuracy": text("{}", "$.gate.test_accuracy"),
-            },
-            "ClientToken": Expr("$.names.run"),
-        },
-        result_path="$.package",
-        comment="A new version of the model package group, approved only when everything has gone well",
     )
     create_endpoint_config = EndpointConfigStep(
         "CreateEndpointConfig",
@@ -487,20 +719,26 @@ def register(config: Config) -> Chapter:
             "CaptureOptions": [{"CaptureMode": "Input"}, {"CaptureMode": "Output"}],
         },
     }
-    Chain([create_model, register_version, create_endpoint_config])
+    Chain([create_model, create_endpoint_config])
     return Chapter(create_model, [create_endpoint_config.next])
 
 
-# 7. Put it where requests arrive
+# 10. Put it where requests arrive
 
 
 def deploy(config: Config) -> Chapter:
+    start_looking = Pass("StartLooking", result={"laps": 0}, result_path="$.waiting")
+    count_lap = Pass(
+        "CountBusyLap", parameters={"laps": Expr("States.MathAdd($.waiting.laps, 1)")}, result_path="$.waiting"
+    )
+    wait = Wait("WaitForBusyEndpoint", seconds=LAP_SECONDS)
     describe = sdk_step(
         "DescribeEndpoint",
         "sagemaker:describeEndpoint",
         {"EndpointName": Expr("$.names.endpoint")},
-        # The generic error is the expected answer when there is no endpoint yet: not worth a second try.
-        retry=Retry(error_equals=["ThrottlingException", "SageMaker.ThrottlingException"], max_attempts=3),
+        # When there is no endpoint yet, the answer is the generic error, under which throttling arrives too: a few
+        # seconds of trying again on the first deployment are the price for not failing when SageMaker is busy.
+        retry=Retry(error_equals=THROTTLED["sagemaker"], interval_seconds=5, max_attempts=2, backoff_rate=2.0),
         result_path="$.endpoint",
         comment="What serves now?",
     )
@@ -518,12 +756,45 @@ def deploy(config: Config) -> Chapter:
         result_path="$.serving",
         comment="There is only one; a Choice cannot look into a list everywhere",
     )
+    describe_config = sdk_step(
+        "DescribeServingConfig",
+        "sagemaker:describeEndpointConfig",
+        {"EndpointConfigName": Expr("$.endpoint.EndpointConfigName")},
+        result_selector={"variant": Expr("States.ArrayGetItem($.ProductionVariants, 0)")},
+        result_path="$.serving.config",
+        comment="On which instances? DescribeEndpoint does not say",
+    )
+    target = scalable_target(config)
+    describe_target = sdk_step(
+        "DescribeScalableTarget",
+        "applicationautoscaling:describeScalableTargets",
+        {key: value for key, value in target.items() if key != "ResourceId"} | {"ResourceIds": [target["ResourceId"]]},
+        result_path="$.scaling.target",
+        comment="Between how many instances it scales now, if it does",
+    )
+    describe_policies = sdk_step(
+        "DescribeScalingPolicies",
+        "applicationautoscaling:describeScalingPolicies",
+        target,
+        result_path="$.scaling.policies",
+        comment="And by what: CleanUp puts both back as they were",
+    )
+    type_changes = Choice(
+        "InstanceTypeChanges?", comment="SageMaker refuses to change the instances of a variant that scales"
+    )
+    deregister = sdk_step(
+        "DeregisterScalableTarget",
+        "applicationautoscaling:deregisterScalableTarget",
+        target,
+        result_path=None,
+        comment="No scaling until the new instances serve; its policies go with the target",
+    )
     unusable = failure(
         "EndpointUnusable",
         "DescribeEndpoint",
         "EndpointUnusable",
         text("Endpoint {} is {}: it cannot be updated now.", "$.names.endpoint", "$.endpoint.EndpointStatus"),
-        "It is just being changed by someone else, or is broken",
+        "It is broken, or has been changed by someone else for too long",
     )
     unknown = Pass(
         "EndpointUnknown",
@@ -590,21 +861,33 @@ def deploy(config: Config) -> Chapter:
         ChoiceRule.IsPresent("$.endpoint.ProductionVariants", True),
     ]
     exists.add_choice(ChoiceRule.And(usable), is_there)
+    in_time = ChoiceRule.NumericLessThan("$.waiting.laps", BUSY_LAPS)
+    # Automatic scaling changes it too.
+    exists.add_choice(known(status, ChoiceRule.And([one_of(status, CHANGING), in_time])), count_lap)
     exists.add_choice(ChoiceRule.IsPresent(status, True), unusable)
     exists.default_choice(unknown)
 
+    Chain([start_looking, describe])
+    Chain([count_lap, wait, describe])
     none_yet.next(create)
-    Chain([is_there, first_variant, several])
+    Chain([is_there, first_variant, describe_config, describe_target, describe_policies, several])
     count = "$.serving.variant.CurrentInstanceCount"
     several.add_choice(known(count, ChoiceRule.NumericGreaterThanEquals(count, 2)), canary)
     several.default_choice(all_at_once)
-    canary.next(update)
-    all_at_once.next(update)
+    canary.next(type_changes)
+    all_at_once.next(type_changes)
+    instances = "$.serving.config.variant.InstanceType"
+    same = known(instances, ChoiceRule.StringEqualsPath(instances, "$.settings.hosting.instance_type"))
+    type_changes.add_choice(same, update)
+    type_changes.default_choice(deregister)
+    not_registered = ["ApplicationAutoScaling.ObjectNotFoundException"]
+    deregister.add_catch(Catch(update, error_equals=not_registered, result_path="$.scaling.deregistered"))
+    deregister.next(update)
 
-    return Chapter(describe, [create.next, update.next])
+    return Chapter(start_looking, [create.next, update.next])
 
 
-# 8. Wait until it is there
+# 11. Wait until it is there
 
 
 def wait_for_endpoint(_config: Config) -> Chapter:
@@ -650,15 +933,11 @@ def wait_for_endpoint(_config: Config) -> Chapter:
     return Chapter(start_waiting, [partial(serving_new.add_choice, is_new)])
 
 
-# 9. More instances when more requests come
+# 12. More instances when more requests come
 
 
 def scale(config: Config) -> Chapter:
-    target = {
-        "ServiceNamespace": "sagemaker",
-        "ResourceId": names.scalable_resource(config.project.name),
-        "ScalableDimension": names.SCALABLE_DIMENSION,
-    }
+    target = scalable_target(config)
     register_target = sdk_step(
         "RegisterScalableTarget",
         "applicationautoscaling:registerScalableTarget",
@@ -691,7 +970,16 @@ def scale(config: Config) -> Chapter:
     return Chapter(register_target, [put_policy.next])
 
 
-# 10. Does it answer?
+def scalable_target(config: Config) -> dict[str, str]:
+    """What Application Auto Scaling knows the endpoint's variant by."""
+    return {
+        "ServiceNamespace": "sagemaker",
+        "ResourceId": names.scalable_resource(config.project.name),
+        "ScalableDimension": names.SCALABLE_DIMENSION,
+    }
+
+
+# 13. Does it answer?
 
 
 def prove(_config: Config) -> Chapter:
@@ -712,7 +1000,7 @@ def prove(_config: Config) -> Chapter:
     return Chapter(smoke_test, [smoke_test.next])
 
 
-# 11. From now on this is the model
+# 14. From now on this is the model
 
 
 def promote(config: Config) -> Chapter:
@@ -747,7 +1035,7 @@ def promote(config: Config) -> Chapter:
         {
             "ModelPackageArn": Expr("$.package.ModelPackageArn"),
             "ModelApprovalStatus": "Approved",
-            "ApprovalDescription": text("Run {} passed the quality gate and the smoke test.", "$.names.run"),
+            "ApprovalDescription": text("Run {} passed the smoke test; {}.", "$.names.run", "$.gate.reason"),
         },
         result_path=None,
     )
@@ -757,7 +1045,7 @@ def promote(config: Config) -> Chapter:
         {
             "Bucket": "${ArtifactBucket}",
             "Key": "champion/model.tar.gz",
-            "CopySource": Expr(names.artifact_copy_source("model.tar.gz")),
+            "CopySource": Expr(names.copy_source_of("$.artifacts.model_s3_uri")),
             "ExpectedBucketOwner": "${AccountId}",
         },
         seconds=900,
@@ -774,7 +1062,7 @@ def warn(state: State, following: State) -> None:
     state.add_catch(Catch(following, error_equals=["States.ALL"], result_path=f"$.warnings.{state.state_id}"))
 
 
-# 12. Tidy up and say so
+# 15. Tidy up and say so
 
 
 def finish(config: Config) -> Chapter:
@@ -794,7 +1082,7 @@ def finish(config: Config) -> Chapter:
             "versions_to_keep": config.retention.versions_to_keep,
         },
         seconds=180,
-        result_selector=payload_of("deleted", "kept"),
+        result_selector=payload_of("deleted", "kept", "deleted_names"),
         result_path="$.pruned",
     )
     release = release_lock("ReleaseLock", config)
@@ -804,13 +1092,12 @@ def finish(config: Config) -> Chapter:
             "TopicArn": "${NotificationTopicArn}",
             "Message": text(
                 f"{config.project.name} (${{Region}}, account ${{AccountId}}): "
-                "endpoint {} serves the model of run {}. Test accuracy {}, smoke test accuracy {}. "
-                "Version {}. Execution {}.",
+                "endpoint {} serves version {}. Test accuracy {} ({}), smoke test accuracy {}. Execution {}.",
                 "$.names.endpoint",
-                "$.names.run",
-                "$.gate.test_accuracy",
-                "$.smoke.accuracy",
                 "$.package.ModelPackageArn",
+                "$.gate.test_accuracy",
+                "$.gate.reason",
+                "$.smoke.accuracy",
                 "$$.Execution.Id",
             ),
         },
@@ -857,6 +1144,8 @@ def go_back(config: Config) -> Chapter:
             "lock_table": "${LockTable}",
         },
         seconds=360,
+        # It may be repeated, whatever happened to it: a call without an answer must not leave an endpoint behind.
+        retry=Retry(error_equals=["States.ALL"], interval_seconds=LAP_SECONDS, max_attempts=3, backoff_rate=1.0),
         comment="One step back towards what was before, and what went wrong in one sentence",
         result_selector=payload_of("done", "error", "cause", "actions"),
         result_path="$.clean_up",
@@ -867,7 +1156,7 @@ def go_back(config: Config) -> Chapter:
         parameters={"number": Expr("States.MathAdd($.clean_up_laps.number, 1)")},
         result_path="$.clean_up_laps",
     )
-    wait = Wait("WaitForCleanUp", seconds=LAP_SECONDS)
+    wait = Wait("WaitForCleanUp", seconds=CLEAN_UP_LAP_SECONDS)
     clean_up_failed = Pass(
         "CleanUpFailed",
         parameters={
@@ -917,7 +1206,23 @@ def go_back(config: Config) -> Chapter:
     return Chapter(clean_up)
 
 
-CHAPTERS = (settle, lock, check, train, judge, register, deploy, wait_for_endpoint, scale, prove, promote, finish)
+CHAPTERS = (
+    settle,
+    lock,
+    bring_back,
+    check,
+    resume,
+    train,
+    judge,
+    register,
+    host,
+    deploy,
+    wait_for_endpoint,
+    scale,
+    prove,
+    promote,
+    finish,
+)
 
 
 def build(config: Config) -> dict[str, Any]:
@@ -927,9 +1232,12 @@ def build(config: Config) -> dict[str, Any]:
     """
     with guarded():
         chapters = [chapter(config) for chapter in CHAPTERS]
+        first = dict(zip(CHAPTERS, (chapter.first for chapter in chapters), strict=True))
         for chapter, following in pairwise(chapters):
             for door in chapter.doors:
                 door(following.first)
+            for destination, door in chapter.side_doors:
+                door(first[destination])
         story = _States()
         chapters[0].first.accept(story)
         clean_up = go_back(config).first

@@ -74,12 +74,23 @@ def artifact_s3_uri(file: str) -> str:
     )
 
 
-def artifact_copy_source(file: str) -> str:
-    """Intrinsic: the same file as `bucket/key`, which is how S3 CopyObject names its source."""
+def evidence_s3_uri_of(description: str) -> str:
+    """Intrinsic: the S3 URI of what a training job left behind besides its model, from DescribeTrainingJob's answer."""
     return (
-        f"States.Format('${{ArtifactBucket}}/runs/{{}}/output/{{}}-{{}}/output/{file}', "
-        "$.names.run, $.names.training_job, $.attempt.number)"
+        f"States.Format('{{}}/{{}}/output/output.tar.gz', "
+        f"{description}.OutputDataConfig.S3OutputPath, {description}.TrainingJobName)"
     )
+
+
+def copy_source_of(model_s3_uri: str) -> str:
+    """Intrinsic: a model archive of any run of this project as `bucket/key`, as S3 CopyObject names its source.
+
+    No intrinsic cuts a text, so the URI is taken apart at its slashes and the parts that differ are counted from its
+    end: .../runs/{run}/output/{job}/output/model.tar.gz.
+    """
+    parts = f"States.StringSplit({model_s3_uri}, '/')"
+    run, job = (f"States.ArrayGetItem({parts}, States.MathAdd(States.ArrayLength({parts}), {n}))" for n in (-5, -3))
+    return f"States.Format('${{ArtifactBucket}}/runs/{{}}/output/{{}}/output/model.tar.gz', {run}, {job})"
 
 
 def longest_training_job_name(project: str) -> str:

@@ -16,7 +16,13 @@ from workflow.config import Config
 from workflow.sdk import Expr, TrainingStep
 from workflow.words import retry
 
-METRICS = ("train:loss", "valid:accuracy", "valid:loss", "test:accuracy", "champion:test_accuracy")
+METRICS = {
+    "train:loss": "mean loss of the training pictures since the last report, at a step",
+    "valid:accuracy": "share of the validation pictures classified correctly, after an epoch",
+    "valid:loss": "mean loss of the validation pictures, after an epoch",
+    "test:accuracy": "share of the test pictures classified correctly by the finished model; the quality gate reads it",
+    "champion:test_accuracy": "the same of the model that serves now, on the same test pictures; missing without one",
+}
 """Metrics that training prints as `name=value`, and that SageMaker reads from its log."""
 
 HYPERPARAMETERS = (
@@ -45,6 +51,9 @@ ENVIRONMENT = {
     "PYTHONUNBUFFERED": "1",
 }
 
+FINGERPRINT, CHAMPION = "KELPIE_FINGERPRINT", "KELPIE_CHAMPION"
+"""Environment variables that a training job carries for whoever wants to go on from it; training does not read them."""
+
 START_AND_END_SECONDS = 3600
 """Time that a job may take besides waiting and training: starting, downloading, uploading."""
 
@@ -69,12 +78,23 @@ def training_step(state_id: str, config: Config, *, spot: bool, comment: str) ->
     )
 
 
+def training_fingerprint() -> str:
+    """Intrinsic: the SHA-256 of everything that makes the trained model what it is.
+
+    Code and weights lie below keys that contain the hash of their content. What says only where and how long training
+    runs is left out: neither the kind nor the number of machines makes it another model.
+    """
+    values = ["$.data.manifest_sha256", *(f"$.settings.training.{key}" for key in HYPERPARAMETERS)]
+    template = " ".join(["${TrainingImage} ${CodeChannelUri} ${WeightsChannelUri}", *["{}"] * len(values)])
+    return f"States.Hash(States.Format('{template}', {', '.join(values)}), 'SHA-256')"
+
+
 def trained_model(config: Config) -> Any:
     """What the training job leaves behind, as the SDK's ModelStep wants it: archive, image and role."""
     from sagemaker.model import Model
 
     return Model(
-        image_uri="${ServingImage}",
+        image_uri=Expr("$.artifacts.serving_image"),
         model_data=Expr("$.artifacts.model_s3_uri"),
         role="${HostingRoleArn}",
         sagemaker_session=_session(config.aws.region),
@@ -149,7 +169,11 @@ def _parameters(config: Config, *, spot: bool) -> dict[str, Any]:
         },
         "StoppingCondition": stopping,
         "CheckpointConfig": {"S3Uri": Expr("$.names.checkpoint_s3_uri")},
-        "Environment": dict(ENVIRONMENT),
+        "Environment": {
+            **ENVIRONMENT,
+            FINGERPRINT: Expr("$.fingerprint.training"),
+            CHAMPION: Expr("$.fingerprint.champion"),
+        },
         "EnableNetworkIsolation": True,
     }
     if config.unproven.retry_attempts:

@@ -36,11 +36,11 @@ THROTTLED = {
 
 def lambda_step(state_id: str, function: str, payload: dict[str, Any], *, seconds: int, **fields: Any) -> LambdaStep:
     """Invoke one of our functions."""
+    fields.setdefault("retry", retry("lambda"))
     return LambdaStep(
         state_id,
         parameters={"FunctionName": f"${{{function}FunctionArn}}", "Payload": payload},
         timeout_seconds=seconds,
-        retry=retry("lambda"),
         **fields,
     )
 

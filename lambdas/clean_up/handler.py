@@ -6,13 +6,17 @@ IAM: dynamodb:GetItem on the lock table; sagemaker:DescribeTrainingJob, sagemake
      sagemaker:DeleteEndpoint on `endpoint/<project>` (UpdateEndpoint also on
      `endpoint-config/<project>-*`); sagemaker:DeleteEndpointConfig on `endpoint-config/<project>-*`;
      sagemaker:DeleteModel on `model/<project>-*`; sagemaker:UpdateModelPackage on
-     `model-package/<group>/*`; application-autoscaling:DeregisterScalableTarget on
-     `scalable-target/*` (their ARNs are generated).
+     `model-package/<group>/*`; application-autoscaling:DescribeScalableTargets and
+     :DescribeScalingPolicies; application-autoscaling:RegisterScalableTarget, :DeregisterScalableTarget,
+     :PutScalingPolicy and :DeleteScalingPolicy on `scalable-target/*` (their ARNs are generated), and what
+     Application Auto Scaling asks of whoever registers: sagemaker:UpdateEndpointWeightsAndCapacities on
+     `endpoint/<project>`, cloudwatch:PutMetricAlarm, :DescribeAlarms, :DeleteAlarms on `alarm:TargetTracking-*`.
 Timeout 60 s, memory 256 MB.
 
 Event: {"state": the whole state data, "execution_id", "project", "lock_table"}. Of the state it reads
-names, attempt, endpoint (as it was before the change, with `exists`), train, package, failed, and
-clean_up, its own previous answer.
+names, settings, attempt, endpoint (as it was before the change, with `exists`), serving (its config's
+variant), scaling (its target and policies as they were), train, package, failed, and clean_up, its own
+previous answer.
 Returns {"done", "error", "cause", "actions"}: call again, after a wait, until `done`. `error` and `cause`
 are for the Fail state and the notification; `actions` says what was done, over all calls. It raises nothing
 of its own.
@@ -42,6 +46,19 @@ logger = Logger(service="clean-up")
 
 VARIANT = "AllTraffic"
 _BUSY = ("Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting")
+_SCALING: Literal["application-autoscaling"] = "application-autoscaling"
+_TARGET_KEYS = ("MinCapacity", "MaxCapacity", "SuspendedState")
+_POLICY_KEYS = (
+    "PolicyName",
+    "PolicyType",
+    "TargetTrackingScalingPolicyConfiguration",
+    "StepScalingPolicyConfiguration",
+    "PredictiveScalingPolicyConfiguration",
+)
+"""What RegisterScalableTarget and PutScalingPolicy take of what their Describe operations answer.
+
+Source: service model of botocore 1.44.5. RoleARN is left out: endpoints scale with the service's own role.
+"""
 _FAILED = ": failed, "
 _PASSING = re.compile(
     "throttl|too ?many|rate exceeded|slow ?down|provisionedthroughput|limit exceeded|request ?timeout|requestexpired"
@@ -72,6 +89,7 @@ FIXES: tuple[tuple[str, str], ...] = (
         "QualityGateRefused",
         "train longer (training.epochs), improve the data, or change gate.min_test_accuracy or gate.max_regression",
     ),
+    ("VersionNotApproved", "choose an Approved version: `kelpie rollback VERSION`"),
     (
         "SmokeTestFailed",
         "look at the picture it names, or change smoke_test.min_accuracy or smoke_test.max_latency_ms",
@@ -89,13 +107,15 @@ def client(service: Literal["application-autoscaling", "dynamodb", "sagemaker"])
     """Return the client of one AWS service, made once per container and not at import."""
     return boto3.client(
         service,
-        config=Config(connect_timeout=5, read_timeout=20, retries={"mode": "standard", "max_attempts": 3}),
+        # Two calls without any answer fit into the function's 60 s.
+        config=Config(connect_timeout=3, read_timeout=10, retries={"mode": "standard", "max_attempts": 2}),
     )
 
 
 @logger.inject_lambda_context
 def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
     """Take the steps that can be taken now and return whether all is undone."""
+    event = event if isinstance(event, dict) else {}
     state = _object(event, "state")
     me, project, table = (str(event.get(key) or "") for key in ("execution_id", "project", "lock_table"))
     error, cause = explain(state, me)
@@ -153,7 +173,8 @@ class Reconciliation:
             self.act("delete endpoint config", self.config, "delete_endpoint_config", EndpointConfigName=self.config)
             self.act("delete model", model, "delete_model", ModelName=model)
         package = _object(self.state, "package").get("ModelPackageArn")
-        if package:
+        brought_back = _object(_object(self.state, "settings"), "rollback").get("model_package_arn")
+        if package and package != brought_back:  # that one was approved before, and stays what it was
             self.act(
                 "reject model package",
                 package,
@@ -196,6 +217,8 @@ class Reconciliation:
         """Put the endpoint back as it was; return "free" when it does not use our config, "wait", or "in use"."""
         if not self.config:
             return "free"
+        if self._change_may_still_begin():
+            return "wait"
         look = f"look at endpoint {self.endpoint}"
         try:
             live = client("sagemaker").describe_endpoint(EndpointName=self.endpoint)
@@ -208,21 +231,80 @@ class Reconciliation:
             return "free"
         before = _object(self.state, "endpoint")
         status, ours = live.get("EndpointStatus"), live.get("EndpointConfigName") == self.config
+        previous = str(before.get("EndpointConfigName") or "")
         if "exists" not in before:  # the execution failed before it could touch the endpoint
             return "in use" if ours else "free"
         if status in _BUSY:
             return "wait"
         if not ours and status != "UpdateRollbackFailed":
+            if before["exists"] and live.get("EndpointConfigName") == previous:
+                self.restore_scaling()
             return "free"
         if before["exists"]:
-            return self._put_back(str(before.get("EndpointConfigName") or ""), str(live.get("FailureReason") or ""))
+            return self._put_back(previous, str(live.get("FailureReason") or ""))
         return self._delete_endpoint()
+
+    def _change_may_still_begin(self) -> bool:
+        """Whether SageMaker may have taken a change whose answer was lost, and does not show it yet.
+
+        What comes later than a whole lap after the Task gave up is not waited for.
+        """
+        failed = _object(self.state, "failed")
+        errors = [str(_object(failed, state).get("Error")) for state in ("CreateEndpoint", "UpdateEndpoint")]
+        unanswered = any(error == "States.Timeout" or error.endswith("SdkClientException") for error in errors)
+        return unanswered and not _object(self.state, "clean_up")
+
+    def restore_scaling(self) -> None:
+        """Let the endpoint scale as it did before this execution, or not at all if it did not."""
+        before = _object(self.state, "scaling")
+        if "target" not in before or "policies" not in before:
+            return  # the execution failed before it could change anything
+        was, policies_were = _listed(before, "target", "ScalableTargets"), _named(before, "policies")
+        look = f"look at the scaling of endpoint {self.endpoint}"
+        try:
+            target = client(_SCALING).describe_scalable_targets(
+                ServiceNamespace="sagemaker", ResourceIds=[self.target["ResourceId"]]
+            )
+            policies = client(_SCALING).describe_scaling_policies(**self.target)
+        except (ClientError, BotoCoreError) as error:
+            self.fails(look, error)
+            return
+        self.forget(look)
+        now = _listed({"target": target}, "target", "ScalableTargets")
+        if not was:
+            if now:
+                self._deregister()
+            return
+        capacity = _only(was[0], _TARGET_KEYS)
+        resource = self.target["ResourceId"]
+        if not now or _only(now[0], _TARGET_KEYS) != capacity:
+            restored = self.act(
+                "put back scalable target",
+                resource,
+                "register_scalable_target",
+                _SCALING,
+                missing_is_fine=False,
+                **self.target,
+                **capacity,
+            )
+            if not restored:
+                return
+        # A target takes its policies with it when it goes; one that is still shown then need not be there.
+        policies_are = _named({"policies": policies}, "policies") if now else {}
+        for name, policy in policies_were.items():
+            if policies_are.get(name) != policy:
+                what = "put back scaling policy"
+                self.act(what, name, "put_scaling_policy", _SCALING, missing_is_fine=False, **self.target, **policy)
+        for name in policies_are.keys() - policies_were.keys():
+            self.act("delete scaling policy", name, "delete_scaling_policy", _SCALING, **self.target, PolicyName=name)
 
     def _put_back(self, previous: str, failure_reason: str) -> str:
         what = f"put back config {previous} on endpoint"
         if f"{what} {self.endpoint}: done" in self.actions:
             self.note(f"{what} {self.endpoint}", failure_reason or "it still has the new config")
             return "in use"
+        if self._changes_instance_type() and not self._deregister() and self.again:
+            return "wait"
         # RetainAllVariantProperties keeps the instances that autoscaling has added.
         started = self.act(
             what,
@@ -236,18 +318,29 @@ class Reconciliation:
         return "wait" if started or self.again else "in use"
 
     def _delete_endpoint(self) -> str:
-        target = f"endpoint/{self.endpoint}/variant/{VARIANT}"
-        self.act(
-            "deregister scalable target",
-            target,
-            "deregister_scalable_target",
-            "application-autoscaling",
-            ServiceNamespace="sagemaker",
-            ResourceId=target,
-            ScalableDimension="sagemaker:variant:DesiredInstanceCount",
-        )
+        if not self._deregister() and self.again:
+            return "wait"
         deleted = self.act("delete endpoint", self.endpoint, "delete_endpoint", EndpointName=self.endpoint)
         return "wait" if deleted or self.again else "in use"
+
+    @property
+    def target(self) -> dict[str, str]:
+        """The scalable target of the endpoint's only variant."""
+        return {
+            "ServiceNamespace": "sagemaker",
+            "ResourceId": f"endpoint/{self.endpoint}/variant/{VARIANT}",
+            "ScalableDimension": "sagemaker:variant:DesiredInstanceCount",
+        }
+
+    def _deregister(self) -> bool:
+        what = "deregister scalable target"
+        return self.act(what, self.target["ResourceId"], "deregister_scalable_target", _SCALING, **self.target)
+
+    def _changes_instance_type(self) -> bool:
+        """Whether the config before and the one of this execution differ in what a registered variant has to keep."""
+        variant = _object(_object(_object(self.state, "serving"), "config"), "variant")
+        hosting = _object(_object(self.state, "settings"), "hosting")
+        return bool(variant.get("InstanceType") != hosting.get("instance_type"))
 
     def act(
         self,
@@ -349,6 +442,21 @@ def _one_line(text: str) -> str:
 def _object(parent: dict[str, Any], key: str) -> dict[str, Any]:
     value = parent.get(key)
     return value if isinstance(value, dict) else {}
+
+
+def _listed(answers: dict[str, Any], key: str, member: str) -> list[dict[str, Any]]:
+    """The objects in a list of an answer of AWS."""
+    found = _object(answers, key).get(member)
+    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+
+
+def _named(answers: dict[str, Any], key: str) -> dict[str, dict[str, Any]]:
+    """The scaling policies of DescribeScalingPolicies' answer as PutScalingPolicy takes them, by name."""
+    return {str(each.get("PolicyName")): _only(each, _POLICY_KEYS) for each in _listed(answers, key, "ScalingPolicies")}
+
+
+def _only(found: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+    return {key: found[key] for key in keys if found.get(key) is not None}
 
 
 def _item(table: str, pk: str) -> dict[str, str]:

@@ -57,7 +57,10 @@ def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
         InvalidInput: see the module's docstring.
     """
     schema = load_schema()
-    settings = resolve(event.get("input"), event["defaults"], schema)
+    defaults = event.get("defaults") if isinstance(event, dict) else None
+    if not isinstance(defaults, dict):
+        raise InvalidInput("Invalid event: expected the object 'defaults'; run `kelpie deploy` again.")
+    settings = resolve(event.get("input"), defaults, schema)
     logger.info("input resolved", extra={"sections": sorted(settings)})
     return settings
 
@@ -104,6 +107,10 @@ def _validator(schema_text: str) -> Callable[[Any], Any]:
 
 
 def _check(value: Any, schema: dict[str, Any]) -> None:
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError) as error:  # NaN, Infinity or half a character: Python reads them, AWS does not
+        raise InvalidInput(f"Invalid input: it is no JSON ({str(error)[:_LONGEST_VALUE_SHOWN]}). {NEXT_STEP}") from None
     try:
         _validator(json.dumps(schema, sort_keys=True))(value)
     except fastjsonschema.JsonSchemaValueException as error:
@@ -158,8 +165,12 @@ def _expected(error: fastjsonschema.JsonSchemaValueException, definition: dict[s
 
 def _check_order(settings: dict[str, Any], rules: list[list[str]]) -> None:
     for left, sign, right in rules:
-        smaller, larger = _look_up(settings, left), _look_up(settings, right)
-        if not _OPERATORS[sign](smaller, larger):
+        try:
+            smaller, larger = _look_up(settings, left), _look_up(settings, right)
+            holds = _OPERATORS[sign](smaller, larger)
+        except (KeyError, TypeError):
+            raise InvalidInput(f"Invalid event: its 'defaults' lack {left} or {right}; run `kelpie deploy`.") from None
+        if not holds:
             raise InvalidInput(
                 f"Invalid values: '{left}' is {smaller} and '{right}' is {larger}; "
                 f"expected {left} {sign} {right}. {NEXT_STEP}"

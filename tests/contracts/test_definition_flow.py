@@ -58,11 +58,14 @@ def canned(state: str) -> Any:
         },
         "RegisterVersion": {"ModelPackageArn": "arn:aws:sagemaker:us-east-1:123456789012:model-package/kelpie/1"},
         "DescribeEndpoint": {"Error": "SageMaker.SageMakerException", "Cause": NOT_FOUND},
+        "DescribeServingConfig": {"ProductionVariants": [{"InstanceType": Config().hosting.instance_type}]},
+        "DescribeScalableTarget": {"ScalableTargets": []},
+        "DescribeScalingPolicies": {"ScalingPolicies": []},
         "DescribeDeployment": {"EndpointStatus": "InService", "EndpointConfigName": "set by run()"},
         "SmokeTest": {
             "Payload": {"accuracy": 1.0, "picture_count": 20, "latency_ms": {"p50": 1, "max": 2}, "predictions": []}
         },
-        "PruneOldVersions": {"Payload": {"deleted": [], "kept": []}},
+        "PruneOldVersions": {"Payload": {"deleted": [], "kept": [], "deleted_names": []}},
         "CleanUp": {"Payload": {"done": True, "error": "E", "cause": "C", "actions": []}},
         "ReadLock": {"Item": {"pk": {"S": "kelpie"}, "owner": {"S": OTHER_EXECUTION}}},
         "DescribeLockOwner": {"Status": "RUNNING"},
@@ -93,17 +96,18 @@ def substituted(text: str) -> str:
     return re.sub(r"\$\{(\w+)\}", lambda found: ACCOUNT_VALUES.get(found[1], found[1].lower()), text)
 
 
-def without_tasks(
-    machine: dict[str, Any], answers: dict[str, Any], raises: dict[str, dict[str, str]], start: str, stop: str
-) -> dict[str, Any]:
-    """The machine with each Task as three Pass states: its parameters, its raw result, its selected result.
+@functools.cache
+def without_tasks(machine: str, start: str, stop: str) -> str:
+    """The machine with each Task as Pass states: its parameters, its raw result, its selected result.
 
-    A Task in `raises` goes the way of its Catch instead. Only the states from `start` to `stop` are kept: parsing a
-    machine takes the interpreter longer than running it.
+    What a Task answers or raises is found in the execution's input, `{"given", "answers", "raises"}`: parsing a machine
+    takes the interpreter longer than running it, so one text serves many tests. Only the states from `start` to `stop`
+    are kept.
     """
-    asl = json.loads(re.sub(r'"NumericLessThan": \d+', LAPS, substituted(json.dumps(machine))))
+    text = substituted(machine).replace('"$$.Execution.Input"', '"$$.Execution.Input.given"')
+    asl = json.loads(re.sub(r'"NumericLessThan": \d+', LAPS, text))
     asl.pop("TimeoutSeconds")
-    states = {}
+    states: dict[str, Any] = {"Given: start": {"Type": "Pass", "InputPath": "$.given", "Next": start}}
     for name, state in asl["States"].items():
         if name == stop:
             states[name] = {"Type": "Succeed"}
@@ -112,42 +116,52 @@ def without_tasks(
         elif state["Type"] == "Fail":
             states[name] = {"Type": "Pass", "End": True}
         elif state["Type"] == "Task":
-            states[name] = {
-                "Type": "Pass",
-                "Parameters": state["Parameters"],
-                "ResultPath": "$.parameters",
-                "Next": f"{name}: answer",
-            }
-            if name in raises:
-                caught = next(
-                    catch
-                    for catch in state["Catch"]
-                    if raises[name]["Error"] in catch["ErrorEquals"] or catch["ErrorEquals"] == ["States.ALL"]
-                )
-                states[f"{name}: answer"] = {
-                    "Type": "Pass",
-                    "Result": raises[name],
-                    "ResultPath": caught["ResultPath"],
-                    "Next": caught["Next"],
-                }
-                continue
-            states[f"{name}: answer"] = {
-                "Type": "Pass",
-                "Result": answers.get(name, canned(name)),
-                "ResultPath": "$.answer",
-                "Next": f"{name}: result",
-            }
-            selector = {"Parameters": state["ResultSelector"]} if "ResultSelector" in state else {}
-            states[f"{name}: result"] = {
-                "Type": "Pass",
-                "InputPath": "$.answer",
-                **selector,
-                "ResultPath": state.get("ResultPath", "$"),
-                "Next": state["Next"],
-            }
+            states |= _without_task(name, state)
         else:
             states[name] = state
-    return {**asl, "StartAt": start, "States": {name: states[name] for name in reached(states, start)}}
+    kept = {name: states[name] for name in reached(states, "Given: start")}
+    return json.dumps({**asl, "StartAt": "Given: start", "States": kept})
+
+
+def _without_task(name: str, task: dict[str, Any]) -> dict[str, Any]:
+    raised = f"$$.Execution.Input.raises.{name}"
+    ways_out: dict[str, Any] = {}
+    rules: list[dict[str, Any]] = []
+    for number, catch in enumerate(task["Catch"]):
+        way_out = f"{name}: catch {number}"
+        ways_out[way_out] = {
+            "Type": "Pass",
+            "InputPath": raised,
+            "ResultPath": catch["ResultPath"],
+            "Next": catch["Next"],
+        }
+        for error in catch["ErrorEquals"]:
+            of_this_name = [] if error == "States.ALL" else [{"Variable": f"{raised}.Error", "StringEquals": error}]
+            rules.append({"And": [{"Variable": raised, "IsPresent": True}, *of_this_name], "Next": way_out})
+    selector = {"Parameters": task["ResultSelector"]} if "ResultSelector" in task else {}
+    return {
+        name: {
+            "Type": "Pass",
+            "Parameters": task["Parameters"],
+            "ResultPath": "$.parameters",
+            "Next": f"{name}: outcome",
+        },
+        f"{name}: outcome": {"Type": "Choice", "Choices": rules, "Default": f"{name}: answer"},
+        **ways_out,
+        f"{name}: answer": {
+            "Type": "Pass",
+            "InputPath": f"$$.Execution.Input.answers.{name}",
+            "ResultPath": "$.answer",
+            "Next": f"{name}: result",
+        },
+        f"{name}: result": {
+            "Type": "Pass",
+            "InputPath": "$.answer",
+            **selector,
+            "ResultPath": task.get("ResultPath", "$"),
+            "Next": task["Next"],
+        },
+    }
 
 
 def reached(states: dict[str, Any], start: str) -> list[str]:
@@ -175,6 +189,13 @@ class Run:
         self.end: dict[str, Any] = json.loads(exited[-1]["output"])
 
 
+@functools.cache
+def step_functions() -> Any:
+    """One client for all: reading its model takes longer than most executions here."""
+    session = boto3.Session(aws_access_key_id="a", aws_secret_access_key="b", region_name="us-east-1")
+    return session.client("stepfunctions")
+
+
 def run(
     answers: dict[str, Any] | None = None,
     raises: dict[str, dict[str, str]] | None = None,
@@ -188,18 +209,23 @@ def run(
     arn = f"arn:aws:states:us-east-1:123456789012:execution:kelpie:{name}"
     config = f"kelpie-{hashlib.md5(arn.encode(), usedforsecurity=False).hexdigest()}"
     serving = {"DescribeDeployment": {"EndpointStatus": "InService", "EndpointConfigName": config}}
-    asl = without_tasks(machine, serving | (answers or {}), raises or {}, start, stop)
-    if start != "KeepInput":
+    asl = without_tasks(json.dumps(machine), start, stop)
+    if start != "KeepInput" and input_text == "{}":
         data_at = first_deployment().data_at
         input_text = json.dumps(data_at[start] if start in data_at else data_at["Train"])
     with mock_aws(config={**default_user_config, "stepfunctions": {"execute_state_machine": True}}):
-        client = boto3.client(
-            "stepfunctions", region_name="us-east-1", aws_access_key_id="a", aws_secret_access_key="b"
-        )
-        machine = client.create_state_machine(
-            name="kelpie", definition=json.dumps(asl), roleArn=ACCOUNT_VALUES["TrainingRoleArn"]
+        client = step_functions()
+        machine_arn = client.create_state_machine(
+            name="kelpie", definition=asl, roleArn=ACCOUNT_VALUES["TrainingRoleArn"]
         )["stateMachineArn"]
-        execution = client.start_execution(stateMachineArn=machine, name=name, input=input_text)["executionArn"]
+        given = {
+            "given": json.loads(input_text),
+            "answers": {task: canned(task) for task in TASKS} | serving | (answers or {}),
+            "raises": raises or {},
+        }
+        execution = client.start_execution(stateMachineArn=machine_arn, name=name, input=json.dumps(given))[
+            "executionArn"
+        ]
         while (status := client.describe_execution(executionArn=execution))["status"] == "RUNNING":
             time.sleep(0.01)
         assert status["status"] == "SUCCEEDED", status
@@ -211,9 +237,10 @@ def run(
 SETTLE = ["KeepInput", "ResolveInput", "NameResources", "LimitTraining"]
 FIRST_DEPLOYMENT = [
     *SETTLE,
-    *("AcquireLock", "CheckData", "UseSpot?", "Train", "SpotTrainingCompleted?", "NameArtifacts"),
-    *("QualityGate", "PassedQualityGate?", "CreateModel", "RegisterVersion", "CreateEndpointConfig"),
-    *("DescribeEndpoint", "EndpointExists?", "NoEndpointYet", "CreateEndpoint"),
+    *("AcquireLock", "RollBack?", "CheckData", "ReadServing", "ChampionKnown?", "NoChampionYet"),
+    *("FingerprintTraining", "ResumeTraining?", "UseSpot?", "Train", "SpotTrainingCompleted?", "NameArtifacts"),
+    *("QualityGate", "PassedQualityGate?", "RegisterVersion", "CreateModel", "CreateEndpointConfig"),
+    *("StartLooking", "DescribeEndpoint", "EndpointExists?", "NoEndpointYet", "CreateEndpoint"),
     *("StartWaiting", "WaitForEndpoint", "DescribeDeployment", "EndpointSettled?", "ServingNewConfig?"),
     *("RegisterScalableTarget", "PutScalingPolicy", "SmokeTest", "RecordServing", "ApproveVersion", "KeepChampion"),
     *("PruneOldVersions", "ReleaseLock", "NotifySuccess", "Succeeded"),
@@ -504,7 +531,7 @@ HELD = {"AcquireLock": {"Error": "DynamoDB.ConditionalCheckFailedException", "Ca
 
 
 def lock(answers: dict[str, Any] | None = None, raises: dict[str, dict[str, str]] | None = None) -> Run:
-    return run(answers, HELD | (raises or {}), start="AcquireLock", stop="CheckData")
+    return run(answers, HELD | (raises or {}), start="AcquireLock", stop="RollBack?")
 
 
 def test_an_execution_gives_way_to_one_that_runs_and_names_it() -> None:
@@ -518,18 +545,18 @@ def test_an_execution_gives_way_to_one_that_runs_and_names_it() -> None:
 @pytest.mark.parametrize("status", ["ABORTED", "TIMED_OUT", "FAILED", "SUCCEEDED"])
 def test_the_lock_of_an_execution_that_has_ended_is_taken_over(status: str) -> None:
     taken = lock({"DescribeLockOwner": {"Status": status}})
-    assert taken.path[-1] == "CheckData"
+    assert taken.path[-1] == "RollBack?"
     assert taken.parameters["TakeOverLock"]["ExpressionAttributeValues"] == {":stale": {"S": OTHER_EXECUTION}}
 
 
 def test_the_lock_of_an_execution_that_is_forgotten_is_taken_over() -> None:
     taken = lock(raises={"DescribeLockOwner": {"Error": "Sfn.ExecutionDoesNotExistException", "Cause": "gone"}})
-    assert taken.path[-2:] == ["TakeOverLock", "CheckData"]
+    assert taken.path[-2:] == ["TakeOverLock", "RollBack?"]
 
 
 def test_a_lock_that_is_released_meanwhile_is_acquired() -> None:
     taken = lock({"ReadLock": {}})
-    assert taken.path[1:] == ["ReadLock", "LockStillHeld?", "AcquireFreedLock", "CheckData"]
+    assert taken.path[1:] == ["ReadLock", "LockStillHeld?", "AcquireFreedLock", "RollBack?"]
 
 
 LOOK = ["ReadLock", "LockStillHeld?"]
@@ -538,7 +565,7 @@ NEXT_LAP = ["CountLockLap", "WaitForLockAgain?", "WaitForLock"]
 
 
 def wait_for_lock(answers: dict[str, Any] | None = None, raises: dict[str, dict[str, str]] | None = None) -> Run:
-    return run(answers, HELD | (raises or {}), start="AcquireLock", stop="CheckData", machine=WAITING_ASL)
+    return run(answers, HELD | (raises or {}), start="AcquireLock", stop="RollBack?", machine=WAITING_ASL)
 
 
 def test_an_execution_that_may_wait_gives_way_after_a_bounded_time_and_names_the_other() -> None:
@@ -550,8 +577,8 @@ def test_an_execution_that_may_wait_gives_way_after_a_bounded_time_and_names_the
 
 
 def test_an_execution_that_may_wait_takes_the_lock_as_soon_as_it_can() -> None:
-    assert wait_for_lock({"ReadLock": {}}).path[-2:] == ["AcquireFreedLock", "CheckData"]
-    assert wait_for_lock({"DescribeLockOwner": {"Status": "SUCCEEDED"}}).path[-2:] == ["TakeOverLock", "CheckData"]
+    assert wait_for_lock({"ReadLock": {}}).path[-2:] == ["AcquireFreedLock", "RollBack?"]
+    assert wait_for_lock({"DescribeLockOwner": {"Status": "SUCCEEDED"}}).path[-2:] == ["TakeOverLock", "RollBack?"]
 
 
 def test_an_execution_that_may_wait_and_is_never_fast_enough_ends_too() -> None:

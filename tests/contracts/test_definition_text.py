@@ -93,7 +93,7 @@ def test_the_linter_of_the_states_language_accepts_it(tmp_path: Path) -> None:
     assert lint(waiting.replace("${Partition}", "aws")) == (0, "")
     text = DEFINITION.replace("${Partition}", "aws")
     assert lint(text) == (0, "")
-    code, complaint = lint(text.replace('"Next": "CheckData"', '"Next": "ChekData"'))
+    code, complaint = lint(text.replace(': "CheckData"', ': "ChekData"'))
     assert code != 0
     assert "ChekData" in complaint
 

@@ -1,19 +1,22 @@
-"""The README says what is true: its graph is the definition's, its set-up commands are the Makefile's."""
+"""The README says what is true: its table of limits is the code's, its set-up commands are the Makefile's."""
 
 import re
 from pathlib import Path
 
-from workflow import definition
-from workflow.config import Config
-from workflow.graph import Graph, to_mermaid
+from workflow.reference import with_limits
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_graph_in_the_readme_is_the_one_of_the_definition() -> None:
-    (drawn,) = re.findall(r"```mermaid\n(.*?)```", README, flags=re.DOTALL)
-    assert drawn == to_mermaid(Graph.from_definition(definition.build(Config())).work())
+def test_the_readme_shows_the_picture_of_the_state_machine() -> None:
+    # tests/workflow/test_drawing.py says that the picture is the one of the definition.
+    assert re.search(r"^!\[[^\]]+\]\(docs/images/state-machine\.svg\)$", README, flags=re.MULTILINE)
+
+
+def test_the_limits_in_the_readme_are_those_of_the_code() -> None:
+    assert "<!-- limits -->\n|" in README
+    assert with_limits(README) == README, "write it anew: python -m workflow.reference"
 
 
 def test_exactly_two_make_commands_do_the_set_up() -> None:

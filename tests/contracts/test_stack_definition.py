@@ -34,12 +34,17 @@ ACTIONS = {
     "sagemaker:createEndpointConfig": {"sagemaker:CreateEndpointConfig", "sagemaker:AddTags"},
     "sagemaker:createEndpoint": {"sagemaker:CreateEndpoint", "sagemaker:AddTags"},
     "aws-sdk:sagemaker:createModelPackage": {"sagemaker:CreateModelPackage"},
+    "aws-sdk:sagemaker:describeModelPackage": {"sagemaker:DescribeModelPackage"},
     "aws-sdk:sagemaker:updateModelPackage": {"sagemaker:UpdateModelPackage"},
     "aws-sdk:sagemaker:describeTrainingJob": {"sagemaker:DescribeTrainingJob"},
     "aws-sdk:sagemaker:describeEndpoint": {"sagemaker:DescribeEndpoint"},
+    "aws-sdk:sagemaker:describeEndpointConfig": {"sagemaker:DescribeEndpointConfig"},
     "aws-sdk:sagemaker:updateEndpoint": {"sagemaker:UpdateEndpoint"},
     "aws-sdk:sfn:describeExecution": {"states:DescribeExecution"},
     "aws-sdk:s3:copyObject": {"s3:GetObject", "s3:PutObject"},
+    "aws-sdk:applicationautoscaling:describeScalableTargets": {"application-autoscaling:DescribeScalableTargets"},
+    "aws-sdk:applicationautoscaling:describeScalingPolicies": {"application-autoscaling:DescribeScalingPolicies"},
+    "aws-sdk:applicationautoscaling:deregisterScalableTarget": {"application-autoscaling:DeregisterScalableTarget"},
     "aws-sdk:applicationautoscaling:putScalingPolicy": {"application-autoscaling:PutScalingPolicy"},
     # The caller needs what scaling will do. Source: SageMaker developer guide, auto scaling prerequisites.
     "aws-sdk:applicationautoscaling:registerScalableTarget": {

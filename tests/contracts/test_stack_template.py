@@ -22,11 +22,15 @@ LAMBDA_NAMES = ["".join(map(str.capitalize, name.split("_"))) for name in packag
 
 # Where IAM knows no resource, or only one that does not exist yet. Everything else names its resources.
 WITHOUT_RESOURCES = {
+    "application-autoscaling:DescribeScalableTargets",
+    "application-autoscaling:DescribeScalingPolicies",
     "cloudwatch:PutMetricData",
     "ecr:GetAuthorizationToken",
     "sagemaker:AddTags",
     "sagemaker:ListTags",
+    "sagemaker:ListEndpointConfigs",
     "sagemaker:ListModelPackages",
+    "sagemaker:ListModels",
 }
 
 

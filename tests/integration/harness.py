@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import io
 import json
 import tarfile
@@ -28,6 +29,9 @@ SMALL: dict[str, Any] = {
     "smoke_test": {"min_accuracy": 0.2, "max_latency_ms": 10_000},
     "hosting": {"target_invocations_per_instance": 4.0, "max_instance_count": 2},
 }
+
+
+LOCK_KEY = {"pk": {"S": "kelpie"}}
 
 
 def eventually(condition: Callable[[], bool], what: str, timeout_seconds: float = 60) -> None:
@@ -85,7 +89,7 @@ class LocalCloud:
 
     def training_job(self, execution: executions.Execution) -> dict[str, Any]:
         """DescribeTrainingJob of the execution's job."""
-        name = executions.training_job_name(self.account, execution.arn)
+        name = execution.training_job
         described: dict[str, Any] = self.account.client("sagemaker").describe_training_job(TrainingJobName=name)
         return described
 
@@ -128,3 +132,68 @@ class LocalCloud:
         status = cloud.status(self.home)
         assert status is not None
         return {process["pid"] for process in status["processes"] if fnmatch(process["name"], pattern)}
+
+
+def run_of(execution: executions.Execution) -> str:
+    """What is in the name of everything that the execution creates."""
+    return hashlib.md5(execution.arn.encode()).hexdigest()
+
+
+def left_behind(local_cloud: LocalCloud, execution: executions.Execution) -> list[str]:
+    """What a failed execution should have taken away or let go of: all that costs money, and the lock."""
+    client, run = local_cloud.account.client("sagemaker"), run_of(execution)
+    endpoints = {item["EndpointName"] for item in client.list_endpoints()["Endpoints"]}
+    found = [f"endpoint {name}" for name in endpoints if run in _config_of(client, name)]
+    found += [f"model {item['ModelName']}" for item in client.list_models()["Models"]]
+    found += [
+        f"endpoint config {item['EndpointConfigName']}" for item in client.list_endpoint_configs()["EndpointConfigs"]
+    ]
+    found += [
+        f"training job {item['TrainingJobName']}"
+        for item in client.list_training_jobs()["TrainingJobSummaries"]
+        if item["TrainingJobStatus"] in ("InProgress", "Stopping")
+    ]
+    left = [name for name in found if run in name or name.startswith("endpoint kelpie")]
+    for version in client.list_model_packages(ModelPackageGroupName=local_cloud.outputs.model_package_group)[
+        "ModelPackageSummaryList"
+    ]:
+        package = client.describe_model_package(ModelPackageName=version["ModelPackageArn"])
+        made_by = package.get("CustomerMetadataProperties", {}).get("run")
+        if made_by == run and package["ModelApprovalStatus"] != "Rejected":
+            left.append(f"{package['ModelApprovalStatus']} {version['ModelPackageArn']}")
+    targets = local_cloud.account.client("application-autoscaling").describe_scalable_targets(
+        ServiceNamespace="sagemaker"
+    )["ScalableTargets"]
+    left += [target["ResourceId"] for target in targets if target["ResourceId"].split("/")[1] not in endpoints]
+    return left + [f"the lock of {owner}" for owner in lock_owner(local_cloud)]
+
+
+def lock_owner(local_cloud: LocalCloud) -> list[str]:
+    """The ARN of the execution that holds the lock, if one does."""
+    item = local_cloud.account.client("dynamodb").get_item(TableName=local_cloud.outputs.lock_table, Key=LOCK_KEY)
+    return [item["Item"]["owner"]["S"]] if "Item" in item else []
+
+
+def _config_of(client: Any, endpoint_name: str) -> str:
+    return str(client.describe_endpoint(EndpointName=endpoint_name)["EndpointConfigName"])
+
+
+class Notifications:
+    """What is published to the stack's topic from now on, as a queue that subscribes to it gets it."""
+
+    def __init__(self, local_cloud: LocalCloud) -> None:
+        self._sqs = local_cloud.account.client("sqs")
+        self._url = self._sqs.create_queue(QueueName="notifications")["QueueUrl"]
+        arn = self._sqs.get_queue_attributes(QueueUrl=self._url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+        local_cloud.account.client("sns").subscribe(
+            TopicArn=local_cloud.outputs.topic_arn, Protocol="sqs", Endpoint=arn
+        )
+        self._received: list[str] = []
+
+    def about(self, execution: executions.Execution) -> list[str]:
+        """The messages that name an execution."""
+        while messages := self._sqs.receive_message(QueueUrl=self._url, MaxNumberOfMessages=10).get("Messages"):
+            for message in messages:
+                self._received.append(json.loads(message["Body"])["Message"])
+                self._sqs.delete_message(QueueUrl=self._url, ReceiptHandle=message["ReceiptHandle"])
+        return [text for text in self._received if execution.arn in text]

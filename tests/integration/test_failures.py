@@ -41,7 +41,7 @@ def test_killing_the_second_host_fails_the_job_and_leaves_nothing(local_cloud: L
     arn = local_cloud.start(training={"epochs": 200})
 
     def training() -> bool:
-        name = executions.training_job_name(local_cloud.account, arn)
+        name = executions.describe(local_cloud.account, arn).training_job
         return bool(name and executions.loss_curve(executions.training_log(local_cloud.account, name)))
 
     eventually(training, "the first training step", 90)
@@ -51,9 +51,9 @@ def test_killing_the_second_host_fails_the_job_and_leaves_nothing(local_cloud: L
     assert execution.status == "FAILED"
     assert "Train" in execution.cause
     assert local_cloud.training_job(execution)["TrainingJobStatus"] == "Failed"
-    summary = summarize(local_cloud.account, arn)
+    summary = summarize(local_cloud.account, execution)
     assert any("host=algo-2" in line for line in summary["log_tail"]), "not the log of the host that failed first"
-    assert to_text(summary).startswith("FAILED after")
+    assert to_text(summary).startswith(f"{execution.cause}\n  | ")
     assert left_behind(local_cloud, execution) == []
     assert local_cloud.process_ids("*/algo-*") == set()
 

@@ -19,7 +19,7 @@ STARTED = re.compile(r"host=(\S+) rank=(\d+) world_size=(\d+) pid=(\d+) resumed_
 @pytest.fixture(scope="module")
 def starts(local_cloud: LocalCloud, first_execution: executions.Execution) -> dict[str, list[dict[str, int]]]:
     """What each host logged at each of its starts."""
-    name = executions.training_job_name(local_cloud.account, first_execution.arn)
+    name = first_execution.training_job
     assert name
     found = {}
     for host in ("algo-1", "algo-2"):
@@ -32,7 +32,7 @@ def starts(local_cloud: LocalCloud, first_execution: executions.Execution) -> di
 
 def test_the_states_are_visited_in_the_order_of_the_story(first_execution: executions.Execution) -> None:
     names = list(dict.fromkeys(visit.name for visit in first_execution.visits))
-    story = ["ResolveInput", "AcquireLock", "CheckData", "Train", "QualityGate", "CreateModel", "RegisterVersion",
+    story = ["ResolveInput", "AcquireLock", "CheckData", "Train", "QualityGate", "RegisterVersion", "CreateModel",
              "CreateEndpointConfig", "DescribeEndpoint", "CreateEndpoint", "RegisterScalableTarget",
              "PutScalingPolicy", "SmokeTest", "PruneOldVersions", "ReleaseLock", "NotifySuccess"]  # fmt: skip
     assert [name for name in names if name in story] == story
@@ -52,7 +52,7 @@ def test_an_interrupted_job_goes_on_in_new_processes_from_its_checkpoint(
 def test_at_most_one_checkpoint_interval_is_repeated(
     local_cloud: LocalCloud, first_execution: executions.Execution, starts: dict[str, list[dict[str, int]]]
 ) -> None:
-    name = executions.training_job_name(local_cloud.account, first_execution.arn)
+    name = first_execution.training_job
     assert name
     assert first_execution.output
     log = "\n".join(executions.training_log(local_cloud.account, name))
@@ -113,7 +113,7 @@ def test_the_metrics_come_from_the_log_through_the_metric_definitions(
 def test_the_summary_agrees_with_the_job_and_the_endpoint(
     local_cloud: LocalCloud, first_execution: executions.Execution
 ) -> None:
-    summary = summarize(local_cloud.account, first_execution.arn)
+    summary = summarize(local_cloud.account, first_execution)
     assert summary["status"] == "SUCCEEDED"
     assert summary["hosts"] == 2
     assert summary["interruptions"] == 1

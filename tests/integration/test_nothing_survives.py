@@ -26,7 +26,7 @@ def test_kill_9_of_the_supervisor_in_mid_training_leaves_no_process(tmp_path: Pa
         )
 
         def training() -> bool:
-            name = executions.training_job_name(account, arn)
+            name = executions.describe(account, arn).training_job
             return bool(name and executions.loss_curve(executions.training_log(account, name)))
 
         eventually(training, "the first training step", 120)

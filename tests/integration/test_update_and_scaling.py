@@ -2,45 +2,18 @@
 
 from __future__ import annotations
 
-import threading
+import json
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
+from integration.clients import Clients
 from integration.harness import LocalCloud, eventually
 
 from workflow import executions
-
-
-class Clients:
-    """Sends one picture about twenty times a second until it is stopped; counts what came back."""
-
-    def __init__(self, local_cloud: LocalCloud, picture: Path) -> None:
-        self.answers: Counter[str] = Counter()
-        self._client = local_cloud.account.client("sagemaker-runtime")
-        self._picture = picture.read_bytes()
-        self._stopped = threading.Event()
-        self._threads = [threading.Thread(target=self._send) for _ in range(2)]
-
-    def __enter__(self) -> Clients:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopped.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _send(self) -> None:
-        while not self._stopped.wait(0.1):
-            try:
-                self._client.invoke_endpoint(EndpointName="kelpie", ContentType="image/jpeg", Body=self._picture)
-                self.answers["ok"] += 1
-            except ClientError as error:
-                self.answers[str(error)] += 1
 
 
 @dataclass(frozen=True)
@@ -117,3 +90,102 @@ def test_the_second_execution_compares_with_the_champion_on_the_same_pictures(
     assert first_gate["comparable"] is False
     assert second_gate["comparable"] is True
     assert second_gate["champion_test_accuracy"] == first_gate["test_accuracy"]
+
+
+# What is wrong with the new model, and what is as before when it is gone again
+
+TARGET = {"ServiceNamespace": "sagemaker", "ResourceId": "endpoint/kelpie/variant/AllTraffic"}
+
+
+def scaling(local_cloud: LocalCloud) -> dict[str, Any]:
+    """The endpoint's scalable target and policies as Application Auto Scaling describes them."""
+    client = local_cloud.account.client("application-autoscaling")
+    targets = client.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"]
+    policies = client.describe_scaling_policies(**TARGET)["ScalingPolicies"]
+    volatile = ("CreationTime", "PolicyARN", "ScalableTargetARN")
+    return {
+        "targets": [{key: value for key, value in each.items() if key not in volatile} for each in targets],
+        "policies": [{key: value for key, value in each.items() if key not in volatile} for each in policies],
+    }
+
+
+def instance_type(local_cloud: LocalCloud) -> str:
+    """What the endpoint runs on."""
+    config = local_cloud.endpoint()["EndpointConfigName"]
+    described = local_cloud.account.client("sagemaker").describe_endpoint_config(EndpointConfigName=config)
+    return str(described["ProductionVariants"][0]["InstanceType"])
+
+
+@pytest.fixture
+def faults(local_cloud: LocalCloud) -> Iterator[Any]:
+    """Let something go wrong; nothing does any more after the test."""
+    yield local_cloud.connection.add_fault
+    local_cloud.connection.clear_faults()
+
+
+def endpoint_configs(local_cloud: LocalCloud) -> set[str]:
+    found = local_cloud.account.client("sagemaker").list_endpoint_configs()["EndpointConfigs"]
+    return {config["EndpointConfigName"] for config in found}
+
+
+OTHER_HOSTING = {
+    "instance_type": "ml.m5.large",
+    "max_instance_count": 3,
+    "target_invocations_per_instance": 900.0,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fault", "state", "error"),
+    [
+        ({"kind": "model", "behaviour": "wrong", "next_deployment": True}, "SmokeTest", "SmokeTestFailed"),
+        ({"kind": "endpoint-failure", "reason": "no instances left"}, "ServingNewConfig?", "UpdateRolledBack"),
+    ],
+    ids=["answers wrongly", "is rolled back silently"],
+)
+@pytest.mark.parametrize("hosting", [{"max_instance_count": 3}, OTHER_HOSTING], ids=["same instances", "others"])
+def test_a_model_that_does_not_hold_goes_and_all_is_as_before(
+    local_cloud: LocalCloud,
+    first_execution: executions.Execution,
+    faults: Any,
+    fault: dict[str, Any],
+    state: str,
+    error: str,
+    hosting: dict[str, Any],
+) -> None:
+    serving, before = local_cloud.endpoint()["EndpointConfigName"], scaling(local_cloud)
+    configs, servers = endpoint_configs(local_cloud), local_cloud.process_ids("AllTraffic/*")
+    assert before["targets"]
+    assert before["policies"]
+    assert first_execution.output
+    least = first_execution.output["smoke"]["accuracy"] - 0.05
+    faults(**fault)
+    failed = local_cloud.run(training={"epochs": 3}, hosting=hosting, smoke_test={"min_accuracy": least})
+    assert (failed.status, failed.error) == ("FAILED", error), failed.cause
+    visited = [visit.name for visit in failed.visits]
+    assert state in visited
+    assert ("DeregisterScalableTarget" in visited) == ("instance_type" in hosting)
+    assert ("RegisterScalableTarget" in visited) == (error == "SmokeTestFailed")
+    assert local_cloud.endpoint()["EndpointStatus"] == "InService"
+    assert local_cloud.endpoint()["EndpointConfigName"] == serving
+    assert scaling(local_cloud) == before
+    assert endpoint_configs(local_cloud) == configs
+    assert len(local_cloud.process_ids("AllTraffic/*")) == len(servers)
+    assert "left undone" not in failed.cause
+
+
+@pytest.mark.slow
+def test_other_instances_take_over_and_scale(local_cloud: LocalCloud, first_execution: executions.Execution) -> None:
+    assert instance_type(local_cloud) != OTHER_HOSTING["instance_type"]
+    changed = local_cloud.run(hosting=OTHER_HOSTING)
+    assert changed.status == "SUCCEEDED", changed.cause
+    assert "DeregisterScalableTarget" in {visit.name for visit in changed.visits}
+    assert instance_type(local_cloud) == OTHER_HOSTING["instance_type"]
+    (target,) = scaling(local_cloud)["targets"]
+    assert target["MaxCapacity"] == OTHER_HOSTING["max_instance_count"]
+    policy = json.dumps(scaling(local_cloud)["policies"])
+    assert '"TargetValue": 900.0' in policy
+    back = local_cloud.run()
+    assert back.status == "SUCCEEDED", back.cause
+    assert instance_type(local_cloud) != OTHER_HOSTING["instance_type"]

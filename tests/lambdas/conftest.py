@@ -121,13 +121,13 @@ class SageMaker:
 
     # What the tests set up
 
-    def make_deployable(self, name: str, model_data_url: str | None = None) -> None:
+    def make_deployable(self, name: str, model_data_url: str | None = None, instance_type: str = "ml.c5.large") -> None:
         """Create a model and an endpoint config, both called `name`."""
         container = {"Image": "serving", "ModelDataUrl": model_data_url or f"s3://artifacts/{name}/model.tar.gz"}
         self.client.create_model(ModelName=name, ExecutionRoleArn=ROLE, PrimaryContainer=container)
         variant = {"VariantName": "AllTraffic", "ModelName": name, "InitialInstanceCount": 1}
         self.client.create_endpoint_config(
-            EndpointConfigName=name, ProductionVariants=[{**variant, "InstanceType": "ml.c5.large"}]
+            EndpointConfigName=name, ProductionVariants=[{**variant, "InstanceType": instance_type}]
         )
 
     def make_endpoint(self, config: str, status: str = "InService", failure_reason: str | None = None) -> Any:
@@ -137,7 +137,9 @@ class SageMaker:
         endpoint.endpoint_status, endpoint.failure_reason = status, failure_reason
         return endpoint
 
-    def make_package(self, status: str = "Approved", model_data_url: str = "s3://artifacts/x/model.tar.gz") -> str:
+    def make_package(
+        self, status: str = "Approved", model_data_url: str = "s3://artifacts/x/model.tar.gz", run: str = ""
+    ) -> str:
         """Create a version in the group `kelpie` and return its ARN."""
         if "kelpie" not in self.backend.model_package_groups:
             self.client.create_model_package_group(ModelPackageGroupName="kelpie")
@@ -146,6 +148,7 @@ class SageMaker:
             ModelPackageGroupName="kelpie",
             ModelApprovalStatus=status,
             InferenceSpecification={"Containers": containers, "SupportedContentTypes": ["image/jpeg"]},
+            **({"CustomerMetadataProperties": {"run": run}} if run else {}),
         )
         return str(answer["ModelPackageArn"])
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -214,3 +215,19 @@ def test_a_hundred_thousand_pictures_are_checked_with_a_bounded_number_of_reads(
     assert s3.read == check_data.SAMPLE_SIZE
     assert time.process_time() - started < 60
     assert sum(map(len, result["warnings"])) < 10_000
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_pictures_are_checked_within_the_functions_memory(
+    monkeypatch: pytest.MonkeyPatch, context: Any
+) -> None:
+    s3 = ManyObjects()
+    monkeypatch.setattr(check_data, "s3", lambda: s3)
+    tracemalloc.start()
+    try:
+        handler({"s3_uri": "s3://data-bucket/"}, context)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    print(f"{peak / 2**20:.0f} MiB for 100,000 pictures")
+    assert peak < 256 * 2**20, "a quarter of the function's 1024 MB"

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from botocore.exceptions import EndpointConnectionError
+from botocore.exceptions import ClientError, EndpointConnectionError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,6 +22,72 @@ TARGET = {
 }
 
 
+NEW, OLD = "ml.c5.xlarge", "ml.c5.large"
+"""Instance types: of the endpoint config of this execution, and of the one before."""
+
+
+class Scaling:
+    """moto's Application Auto Scaling where a target takes its policies with it, as AWS says; with failures on request.
+
+    `calls` lists the operations that change something; `fail` maps an operation to the error code that it answers.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self.calls: list[str] = []
+        self.fail: dict[str, str] = {}
+
+    def __getattr__(self, operation: str) -> Any:
+        def call(**parameters: Any) -> Any:
+            if not operation.startswith("describe"):
+                self.calls.append(operation)
+            if operation in self.fail:
+                error = {"Code": self.fail[operation], "Message": f"{operation} is not possible now"}
+                raise ClientError({"Error": error}, operation)  # type: ignore[typeddict-item]
+            if operation == "deregister_scalable_target":
+                for policy in self._client.describe_scaling_policies(ServiceNamespace="sagemaker")["ScalingPolicies"]:
+                    self._client.delete_scaling_policy(**TARGET, PolicyName=policy["PolicyName"])
+            return getattr(self._client, operation)(**parameters)
+
+        return call
+
+    def scale(self, lowest: int, highest: int, **targets_by_policy: float) -> None:
+        """Register the target, and policies with these target values."""
+        self._client.register_scalable_target(**TARGET, MinCapacity=lowest, MaxCapacity=highest)
+        for name, value in targets_by_policy.items():
+            metric = {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"}
+            self._client.put_scaling_policy(
+                **TARGET,
+                PolicyName=name,
+                PolicyType="TargetTrackingScaling",
+                TargetTrackingScalingPolicyConfiguration={
+                    "TargetValue": value,
+                    "PredefinedMetricSpecification": metric,
+                    "ScaleInCooldown": 300,
+                },
+            )
+
+    def answers(self) -> dict[str, Any]:
+        """What the two Describe operations answer, as the state data keeps it."""
+        targets = self._client.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"]
+        policies = self._client.describe_scaling_policies(**TARGET)["ScalingPolicies"]
+        answers = {"target": {"ScalableTargets": targets}, "policies": {"ScalingPolicies": policies}}
+        return dict(json.loads(json.dumps(answers, default=str)))
+
+    def now(self) -> tuple[list[tuple[int, int]], dict[str, float]]:
+        """Minimum and maximum of the targets, and the policies' target values."""
+        answers, key = self.answers(), "TargetTrackingScalingPolicyConfiguration"
+        targets = [(each["MinCapacity"], each["MaxCapacity"]) for each in answers["target"]["ScalableTargets"]]
+        return targets, {
+            each["PolicyName"]: each[key]["TargetValue"] for each in answers["policies"]["ScalingPolicies"]
+        }
+
+
+@pytest.fixture
+def scaling(aws: Any) -> Scaling:
+    return Scaling(aws("application-autoscaling"))
+
+
 def a_state(**parts: Any) -> dict[str, Any]:
     names = {"run": "0123", "training_job": RUN, "model": RUN, "endpoint_config": RUN, "endpoint": "kelpie"}
     failed = {"SmokeTest": {"Error": "SmokeTestFailed", "Cause": '{"errorMessage": "Accuracy 0.1 is too low."}'}}
@@ -29,10 +95,13 @@ def a_state(**parts: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def call(sagemaker: Any, aws: Any, lock_table: Any, context: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+def call(
+    sagemaker: Any, scaling: Scaling, aws: Any, lock_table: Any, context: Any, monkeypatch: pytest.MonkeyPatch
+) -> Any:
     """Call CleanUp once; the execution `ME` holds the lock unless the test says otherwise."""
     lock_table(pk="kelpie", owner=ME)
-    monkeypatch.setattr(clean_up, "client", lambda service: sagemaker if service == "sagemaker" else aws(service))
+    fakes = {"sagemaker": sagemaker, "application-autoscaling": scaling}
+    monkeypatch.setattr(clean_up, "client", lambda service: fakes.get(service) or aws(service))
 
     def once(state: dict[str, Any], execution_id: str = ME) -> dict[str, Any]:
         event = {"state": state, "execution_id": execution_id, "project": "kelpie", "lock_table": "kelpie-lock"}
@@ -124,6 +193,24 @@ def test_a_model_whose_endpoint_was_never_touched_is_deleted_and_rejected(call: 
     package = sagemaker.client.describe_model_package(ModelPackageName=arn)
     assert package["ModelApprovalStatus"] == "Rejected"
     assert "Accuracy 0.1 is too low" in package["ApprovalDescription"]
+
+
+def test_a_version_that_a_rollback_could_not_bring_back_stays_approved(call: Any, sagemaker: Any) -> None:
+    sagemaker.make_deployable(RUN)
+    arn = sagemaker.make_package("Approved")
+    state = a_state(package={"ModelPackageArn": arn}, settings={"rollback": {"model_package_arn": arn}})
+    assert call(state)["done"]
+    assert sagemaker.calls == ["delete_endpoint_config", "delete_model"]
+    assert sagemaker.client.describe_model_package(ModelPackageName=arn)["ModelApprovalStatus"] == "Approved"
+
+
+def test_a_new_version_is_rejected_although_the_settings_have_a_section_for_rollbacks(
+    call: Any, sagemaker: Any
+) -> None:
+    arn = sagemaker.make_package("PendingManualApproval")
+    state = a_state(package={"ModelPackageArn": arn}, settings={"rollback": {"model_package_arn": ""}})
+    assert call(state)["done"]
+    assert sagemaker.client.describe_model_package(ModelPackageName=arn)["ModelApprovalStatus"] == "Rejected"
 
 
 def test_an_endpoint_that_this_execution_created_goes_in_order(run_to_end: Any, sagemaker: Any, aws: Any) -> None:
@@ -335,6 +422,236 @@ def test_cleaning_up_again_changes_nothing_more(run_to_end: Any, call: Any, sage
     again = call(state)
     assert again == first
     assert [name for name in sagemaker.calls[len(calls) :] if not name.startswith("delete_")] == []
+
+
+# How it scales
+
+
+@pytest.fixture
+def updated(sagemaker: Any, scaling: Scaling) -> Any:
+    """The state of an execution that updated an endpoint, which scaled from 1 to 2 to one policy; 1 to 4 to another."""
+
+    def make(instance_type: str = OLD, *, deregistered: bool = False, config: str = RUN) -> dict[str, Any]:
+        sagemaker.make_deployable("kelpie-old", instance_type=OLD)
+        sagemaker.make_deployable(RUN, instance_type=instance_type)
+        sagemaker.make_endpoint(config)
+        scaling.scale(1, 2, invocations=4.0)
+        before = scaling.answers()
+        if deregistered:
+            scaling.deregister_scalable_target(**TARGET)
+        else:
+            scaling.scale(1, 4, invocations=9.0, another=1.0)
+        scaling.calls.clear()
+        return a_state(
+            endpoint={"exists": True, "EndpointConfigName": "kelpie-old"},
+            serving={"config": {"variant": {"InstanceType": OLD}}},
+            settings={"hosting": {"instance_type": instance_type}},
+            scaling=before,
+        )
+
+    return make
+
+
+BEFORE = ([(1, 2)], {"invocations": 4.0})
+
+
+def test_an_endpoint_that_goes_back_scales_as_before(run_to_end: Any, updated: Any, scaling: Scaling) -> None:
+    result = run_to_end(updated())
+    assert scaling.now() == BEFORE
+    assert scaling.calls == ["register_scalable_target", "put_scaling_policy", "delete_scaling_policy"]
+    assert result["actions"][:4] == [
+        "put back config kelpie-old on endpoint kelpie: done",
+        "put back scalable target endpoint/kelpie/variant/AllTraffic: done",
+        "put back scaling policy invocations: done",
+        "delete scaling policy another: done",
+    ]
+
+
+def test_scaling_is_put_back_only_after_the_old_config_serves(call: Any, updated: Any, scaling: Scaling) -> None:
+    assert not call(updated())["done"]
+    assert scaling.calls == []
+
+
+@pytest.mark.parametrize("deregistered", [False, True])
+def test_going_back_to_other_instances_takes_the_target_away_first(
+    run_to_end: Any, call: Any, updated: Any, scaling: Scaling, sagemaker: Any, deregistered: bool
+) -> None:
+    state = updated(NEW, deregistered=deregistered)
+    state["clean_up"] = call(state)
+    assert scaling.now() == ([], {})
+    assert sagemaker.calls == ["update_endpoint"]
+    sagemaker.backend.endpoints["kelpie"].endpoint_status = "InService"
+    assert "left undone" not in run_to_end(state)["cause"]
+    assert scaling.now() == BEFORE
+
+
+def test_a_target_that_was_taken_away_for_an_update_that_never_began_is_registered_again(
+    call: Any, updated: Any, scaling: Scaling, sagemaker: Any
+) -> None:
+    assert call(updated(NEW, deregistered=True, config="kelpie-old"))["done"]
+    assert scaling.now() == BEFORE
+    assert "update_endpoint" not in sagemaker.calls
+
+
+def test_scaling_that_is_as_before_is_not_touched(call: Any, updated: Any, scaling: Scaling) -> None:
+    state = updated(config="kelpie-old")
+    state["scaling"] = scaling.answers()
+    assert call(state)["done"]
+    assert scaling.calls == []
+
+
+def test_a_switch_that_a_person_set_is_put_back_with_the_target(
+    call: Any, updated: Any, scaling: Scaling, aws: Any
+) -> None:
+    state = updated(NEW, deregistered=True, config="kelpie-old")
+    suspended = {"DynamicScalingInSuspended": True}
+    state["scaling"]["target"]["ScalableTargets"][0]["SuspendedState"] = suspended
+    assert call(state)["done"]
+    assert scaling.answers()["target"]["ScalableTargets"][0]["SuspendedState"] == suspended
+
+
+def test_an_endpoint_that_did_not_scale_does_not_scale_afterwards(
+    run_to_end: Any, updated: Any, scaling: Scaling
+) -> None:
+    state = updated()
+    state["scaling"] = {"target": {"ScalableTargets": []}, "policies": {"ScalingPolicies": []}}
+    run_to_end(state)
+    assert scaling.now() == ([], {})
+
+
+@pytest.mark.parametrize("known", [{}, {"target": {"ScalableTargets": []}}])
+def test_scaling_that_this_execution_never_came_to_is_left_alone(
+    call: Any, updated: Any, scaling: Scaling, known: dict[str, Any]
+) -> None:
+    state = updated(config="kelpie-old")
+    state["scaling"] = known
+    assert call(state)["done"]
+    assert scaling.calls == []
+
+
+def test_scaling_of_an_endpoint_that_somebody_else_changed_meanwhile_is_left_alone(
+    call: Any, updated: Any, scaling: Scaling, sagemaker: Any
+) -> None:
+    sagemaker.make_deployable("somebody-elses")
+    assert call(updated(config="somebody-elses"))["done"]
+    assert scaling.calls == []
+
+
+SCALING_CALLS = ["describe_scalable_targets", "describe_scaling_policies", "deregister_scalable_target"]
+SCALING_CALLS += ["register_scalable_target", "put_scaling_policy"]
+
+
+@pytest.mark.parametrize("operation", SCALING_CALLS)
+def test_a_call_about_scaling_that_fails_for_now_is_repeated(
+    call: Any, run_to_end: Any, updated: Any, scaling: Scaling, sagemaker: Any, operation: str
+) -> None:
+    state = updated(NEW)
+    scaling.fail[operation] = "ConcurrentUpdateException"
+    for _ in range(3):
+        state["clean_up"] = call(state)
+        assert not state["clean_up"]["done"]
+        sagemaker.backend.endpoints["kelpie"].endpoint_status = "InService"
+    scaling.fail.clear()
+    assert "left undone" not in run_to_end(state)["cause"]
+    assert scaling.now() == BEFORE
+
+
+@pytest.mark.parametrize("operation", SCALING_CALLS)
+def test_a_call_about_scaling_that_is_forbidden_is_reported_and_the_rest_is_done(
+    run_to_end: Any, updated: Any, scaling: Scaling, sagemaker: Any, operation: str
+) -> None:
+    scaling.fail[operation] = "AccessDeniedException"
+    result = run_to_end(updated(NEW))
+    assert f"{operation} is not possible now" in result["cause"]
+    assert sagemaker.backend.endpoints["kelpie"].endpoint_config_name == "kelpie-old"
+    assert list(sagemaker.backend.endpoint_configs) == ["kelpie-old"]
+
+
+def test_an_endpoint_is_not_deleted_before_its_target_is_gone(call: Any, sagemaker: Any, scaling: Scaling) -> None:
+    sagemaker.make_deployable(RUN)
+    sagemaker.make_endpoint(RUN)
+    scaling.scale(1, 3)
+    scaling.fail["deregister_scalable_target"] = "InternalServiceException"
+    state = a_state(endpoint={"exists": False})
+    state["clean_up"] = call(state)
+    assert not state["clean_up"]["done"]
+    assert sagemaker.calls == []
+    scaling.fail.clear()
+    call(state)
+    assert sagemaker.calls == ["delete_endpoint"]
+    assert scaling.now() == ([], {})
+
+
+# A change whose answer was lost
+
+
+@pytest.mark.parametrize("exists", [False, True])
+@pytest.mark.parametrize("error", ["States.Timeout", "SageMaker.SdkClientException"])
+def test_a_change_that_begins_after_its_task_gave_up_is_undone_too(
+    call: Any, run_to_end: Any, sagemaker: Any, exists: bool, error: str
+) -> None:
+    sagemaker.make_deployable("kelpie-old")
+    sagemaker.make_deployable(RUN)
+    if exists:
+        sagemaker.make_endpoint("kelpie-old")
+    state = a_state(
+        failed={"UpdateEndpoint" if exists else "CreateEndpoint": {"Error": error, "Cause": ""}},
+        endpoint={"exists": exists, "EndpointConfigName": "kelpie-old" if exists else ""},
+    )
+    state["clean_up"] = call(state)
+    assert not state["clean_up"]["done"]
+    assert sagemaker.calls == []
+    if exists:  # only now SageMaker shows what it was asked for
+        sagemaker.backend.endpoints["kelpie"].endpoint_config_name = RUN
+    else:
+        sagemaker.make_endpoint(RUN)
+    result = run_to_end(state)
+    assert "left undone" not in result["cause"]
+    assert list(sagemaker.backend.endpoint_configs) == ["kelpie-old"]
+    serving = [endpoint.endpoint_config_name for endpoint in sagemaker.backend.endpoints.values()]
+    assert serving == (["kelpie-old"] if exists else [])
+
+
+def test_a_change_that_was_refused_is_not_waited_for(call: Any, sagemaker: Any) -> None:
+    sagemaker.make_deployable(RUN)
+    refused = {"CreateEndpoint": {"Error": "SageMaker.ResourceLimitExceededException", "Cause": "your quota is 0"}}
+    assert call(a_state(failed=refused, endpoint={"exists": False}))["done"]
+    assert sagemaker.calls == ["delete_endpoint_config", "delete_model"]
+
+
+# Cut off anywhere
+
+
+def test_cut_off_after_any_call_it_still_comes_to_the_same_end(
+    call: Any, run_to_end: Any, updated: Any, scaling: Scaling, sagemaker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class CutOff(BaseException):
+        pass
+
+    state, made = updated(NEW), []
+    act = clean_up.Reconciliation.act
+
+    def cut_off_after(self: Any, what: str, *args: Any, **parameters: Any) -> bool:
+        done = act(self, what, *args, **parameters)
+        if what not in made:
+            made.append(what)
+            raise CutOff
+        return done
+
+    with monkeypatch.context() as patched:
+        patched.setattr(clean_up.Reconciliation, "act", cut_off_after)
+        for _ in range(20):
+            try:
+                state["clean_up"] = call(state)
+                if state["clean_up"]["done"]:
+                    break
+            except CutOff:
+                sagemaker.backend.endpoints["kelpie"].endpoint_status = "InService"
+    assert len(made) >= 6, made
+    assert state["clean_up"]["done"]
+    assert scaling.now() == BEFORE
+    assert sagemaker.backend.endpoints["kelpie"].endpoint_config_name == "kelpie-old"
+    assert list(sagemaker.backend.endpoint_configs) == ["kelpie-old"]
 
 
 @given(

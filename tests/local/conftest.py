@@ -55,6 +55,7 @@ class Handler(BaseHTTPRequestHandler):
         if body.startswith(b"status "):
             return self.answer(int(body.split()[1]), {"error": "as you wish"})
         self.answer(200, {
+            "predictions": [{"class": "a", "probability": 0.9}, {"class": "b", "probability": 0.1}],
             "version": VERSION, "pid": os.getpid(), "bytes": len(body),
             "content_type": self.headers.get("Content-Type"),
             "attributes": self.headers.get("X-Amzn-SageMaker-Custom-Attributes"),

@@ -171,11 +171,11 @@ def test_billed_seconds_leave_out_the_time_without_instances(monkeypatch: pytest
 
 def test_an_interruption_waits_for_its_checkpoints_and_is_taken_once() -> None:
     pending = faults.Faults()
-    pending.interrupt_spot(after_checkpoints=2, count=2)
+    pending.add(faults.SpotInterruption(after_checkpoints=2, count=2))
     assert pending.take_spot_interruption(1) is None
     assert pending.take_spot_interruption(2) is not None
     assert pending.take_spot_interruption(0) is None, "the second one counts the checkpoints of its own attempt"
     assert pending.take_spot_interruption(5) is not None
     assert pending.take_spot_interruption(5) is None
     with pytest.raises(ValueError, match="after_checkpoints"):
-        pending.interrupt_spot(after_checkpoints=-1)
+        faults.SpotInterruption(after_checkpoints=-1)

@@ -13,6 +13,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from workflow.local import stepfunctions
+from workflow.local.faults import Faults, Undocumented
 from workflow.local.state_tasks import SageMakerTask
 
 STATES = "arn:aws:states:::"
@@ -188,7 +189,9 @@ class _Running:
 
 def test_stopped_can_be_made_to_succeed_for_it_is_not_documented(monkeypatch):
     follower = SageMakerTask()
-    monkeypatch.setattr(SageMakerTask, "stopped_fails", False)
+    faults = Faults()
+    faults.undocumented = Undocumented(stopped_fails=False)
+    monkeypatch.setattr(SageMakerTask, "faults", faults, raising=False)
     monkeypatch.setattr(SageMakerTask, "_client", lambda *_: _Client("Stopped"))
     assert follower._follow(_Running(), "j", None)["TrainingJobStatus"] == "Stopped"
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from workflow import config
-from workflow.config import Config, ExecutionInput
+from workflow.config import Config, ExecutionInput, SharedSections, check_execution_input
 from workflow.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -60,11 +60,12 @@ def test_a_list_can_be_given(tmp_path: Path) -> None:
         ("[training]\nepochs = 0", "training.epochs = 0"),
         ('[training]\nepochs = "3"', "training.epochs = '3'"),
         ("[training]\nepohs = 3", "training.epohs: there is no such key; allowed: backbone, batch_size"),
-        ("[trainig]\nepochs = 3", "trainig: there is no such key; allowed: aws, data"),
+        ("[trainig]\nepochs = 3", "trainig: there is no such key; allowed: aws, cost, data"),
         ('[project]\nname = "Kelpie"', "project.name = 'Kelpie'"),
         ('[project]\nname = "ends-with-"', "project.name"),
         (f'[project]\nname = "{"k" * 25}"', "project.name"),
         ('[hosting]\ninstance_type = "ml.t3.medium"', "hosting.instance_type = 'ml.t3.medium'"),
+        ('[hosting]\nprogram = "../own.py"', "hosting.program = '../own.py'"),
         ('[data]\ns3_uri = "s3://bucket/no-slash"', "data.s3_uri"),
         ("[training]\nmanaged_spot = 1", "training.managed_spot = 1"),
         ("[hosting]\nmin_instance_count = 4", "hosting.min_instance_count <= hosting.max_instance_count"),
@@ -134,9 +135,40 @@ def test_an_input_with_a_bad_key_or_value_is_refused(bad: dict[str, Any]) -> Non
         VALIDATE(bad)
 
 
+JOB = f"kelpie-{'0a' * 16}-0"
+VERSION = "arn:aws:sagemaker:us-east-1:123456789012:model-package/kelpie/1"
+
+
+@pytest.mark.parametrize("section", [{"resume": {"training_job": JOB}}, {"rollback": {"model_package_arn": VERSION}}])
+def test_what_is_about_one_execution_stands_in_its_input_and_never_in_the_file(section: dict[str, Any]) -> None:
+    VALIDATE(section)
+    check_execution_input(section, Config())
+    with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
+        Config.model_validate(section)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "bad"),
+    [
+        *[("resume", "training_job", bad) for bad in ("kelpie", JOB.upper(), f"{JOB}0", f"{JOB}\n", f"../{JOB}")],
+        *[("rollback", "model_package_arn", bad) for bad in ("3", VERSION.rpartition("/")[0], f"{VERSION}\n", "arn:")],
+    ],
+)
+def test_what_no_execution_made_can_neither_be_resumed_nor_brought_back(section: str, key: str, bad: str) -> None:
+    with pytest.raises(fastjsonschema.JsonSchemaValueException):
+        VALIDATE({section: {key: bad}})
+    with pytest.raises(ConfigError, match=rf"{section}\.{key}"):
+        check_execution_input({section: {key: bad}}, Config())
+
+
+def test_an_unknown_section_of_an_input_is_told_which_ones_there_are() -> None:
+    with pytest.raises(ConfigError, match=r"allowed: data, gate, hosting, resume, rollback, smoke_test, training"):
+        check_execution_input({"project": {}}, Config())
+
+
 numbers = st.one_of(st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.booleans(), st.text(max_size=5))
 keys = [
-    (section, key) for section, field in ExecutionInput.model_fields.items() for key in field.annotation.model_fields
+    (section, key) for section, field in SharedSections.model_fields.items() for key in field.annotation.model_fields
 ]  # type: ignore[union-attr]
 
 

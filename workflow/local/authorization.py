@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from moto.sts.models import STSBackend
 from workflow.local import identity as identities
 from workflow.local import operations, policies, refusals, signatures
 from workflow.local.actions import Account, Need, Unmapped, needs
-from workflow.local.faults import Faults
+from workflow.local.faults import STATE_HEADER, Faults
 from workflow.local.identity import Identity, Principal
 from workflow.local.refusals import Refusal
 from workflow.local.s3_needs import object_needs
@@ -39,6 +40,8 @@ WsgiApp = Callable[[Any, dict[str, Any], Any], Iterable[bytes]]
 # A custom resource answers here without a signature, as it does to a pre-signed URL on AWS.
 _CUSTOM_RESOURCE_ANSWER = re.compile(r"/cloudformation_[^/]+/cfnresponse")
 # moto's own control pages, which could reset the account or list what is in it.
+_STATE_KEY = f"HTTP_{STATE_HEADER.upper().replace('-', '_')}"
+_HOLD_KEY = "kelpie.hold_seconds"
 _CONTROL_PATHS = ("/moto-api", "/latest/meta-data", "/latest/api", "/favicon.ico")
 
 
@@ -83,7 +86,12 @@ def install(engine: Engine) -> None:
             _drain(environ)
             start_response(status, headers)
             return [b"" if environ["REQUEST_METHOD"] == "HEAD" else body]
-        return original(app, environ, start_response)
+        content = original(app, environ, start_response)
+        if _HOLD_KEY not in environ:
+            return content
+        held = list(content)
+        time.sleep(environ[_HOLD_KEY])
+        return held
 
     replace(werkzeug_app.DomainDispatcherApplication, "__call__", call)
     replace(werkzeug_app.DomainDispatcherApplication, "infer_service_region_host", operations.infer_service_region_host)
@@ -136,9 +144,13 @@ class Door:
         operations.check_target(service, environ, self._identity.endpoint_url)
         region = signature.region or self._identity.region
         operation = self._check_role(principal, service, region, environ)
-        fault = self._faults.take_api_error(service, operation, principal.arn.rpartition("/")[2])
+        caller, state = principal.arn.rpartition("/")[2], environ.get(_STATE_KEY, "")
+        fault = self._faults.take_api_error(service, operation, caller, state)
         if fault is not None:
             raise refusals.api_error(service, fault.code, fault.message)
+        hang = self._faults.take_api_hang(service, operation, caller, state)
+        if hang is not None:
+            environ[_HOLD_KEY] = hang.seconds
         environ[operations.OPERATION_KEY] = operation
 
     @staticmethod

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from workflow.account import Account
 
-_LOG_FILE = "server.log"
+LOG_FILE = "server.log"
 _LOCK_FILE = "server.lock"
 _CONNECTION_FILE = "connection.json"
 _LOG_TAIL_LINES = 20
@@ -70,25 +70,40 @@ class Connection:
 
         return Account(self.session(), self.endpoint_url)
 
-    def interrupt_spot(self, *, after_checkpoints: int = 1, count: int = 1) -> None:
-        """Interrupt the current or next managed-spot training job `count` times, each after so many checkpoints.
+    def add_fault(self, kind: str, **values: Any) -> None:
+        """Let something go wrong; kinds and values are those of `faults.KINDS`.
 
         Raises:
-            KelpieError: if the server refuses or cannot be reached.
+            KelpieError: if the server refuses, saying what is allowed, or cannot be reached.
         """
-        values = {"after_checkpoints": after_checkpoints, "count": count}
-        self.control("POST", "faults", {"kind": "spot-interruption", **values})
+        self.control("POST", "faults", {"kind": kind, **values})
 
-    def fail_api(self, operation: str, code: str, message: str = "", *, count: int = 1, caller: str = "states") -> None:
-        """Let the next `count` requests for an operation such as "sagemaker:CreateModel" fail with an error code.
+    def interrupt_spot(self, *, after_checkpoints: int = 1, count: int = 1, **values: Any) -> None:
+        """Interrupt the current or next managed-spot training job `count` times, each after so many checkpoints."""
+        self.add_fault("spot-interruption", after_checkpoints=after_checkpoints, count=count, **values)
 
-        `caller`: whose requests: "states" for state machines, a function's name for that Lambda function.
+    def fail_api(self, operation: str, code: str, message: str = "Injected fault", **values: Any) -> None:
+        """Let requests for an operation such as "sagemaker:CreateModel" fail with an error code.
+
+        `values`: `count`; `caller`, "states" for state machines or a function's name; `state`, for only one state.
+        """
+        self.add_fault("api-error", operation=operation, code=code, message=message, **values)
+
+    def faults(self) -> dict[str, Any]:
+        """`pending`: the faults still to come; `undocumented`: how what AWS documents nowhere is played."""
+        return self.control("GET", "faults")
+
+    def clear_faults(self) -> None:
+        """Nothing goes wrong any more."""
+        self.control("DELETE", "faults")
+
+    def play(self, **values: bool) -> None:
+        """Play what AWS documents nowhere: `stopped_fails`, `swap_generic_errors`.
 
         Raises:
-            KelpieError: if the server refuses or cannot be reached.
+            KelpieError: if the server refuses, or cannot be reached.
         """
-        values = {"operation": operation, "code": code, "message": message, "count": count, "caller": caller}
-        self.control("POST", "faults", {"kind": "api-error", **values})
+        self.control("POST", "undocumented", values)
 
     def control(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """Call one of the server's control endpoints and return its JSON answer.
@@ -135,7 +150,7 @@ def up(home: Path, *, region: str = "us-east-1", time_scale: float = 30, port: i
     if running is not None:
         return _checked(running, region, time_scale)
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    log_path = home / _LOG_FILE
+    log_path = home / LOG_FILE
     with log_path.open("ab") as log:
         log_start = log.tell()
         flags = ["--home", str(home), "--region", region, "--time-scale", str(time_scale), "--port", str(port)]

@@ -257,7 +257,7 @@ class Deployment:
             raise DeploymentFailed(str(error)) from error
         timeout = plan.config.get("ContainerStartupHealthCheckTimeoutInSeconds") or STARTUP_TIMEOUT_SECONDS
         environment = {**(container.get("Environment") or {}), **credentials}
-        return ServedModel(plan.name, python, folder, environment, float(timeout))
+        return ServedModel(plan.name, python, folder, environment, float(timeout), self.config_name)
 
     def _download_model(self, container: Mapping[str, Any], role_arn: str, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)

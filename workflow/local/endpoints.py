@@ -32,6 +32,10 @@ from workflow.local.router import Router
 _log = logging.getLogger(__name__)
 
 
+class _RollbackFailed(DeploymentFailed):
+    """Neither the new config nor the way back to the old one came to an end."""
+
+
 class Endpoints:
     """All endpoints of one server."""
 
@@ -48,7 +52,10 @@ class Endpoints:
         record.last_deployment_config = None
         record.production_variants = [summary(plan, current=0) for plan in plans]
 
+        self._engine.faults.deploying(record.endpoint_config_name)
+
         def work() -> None:
+            self._fail_as_asked()
             Deployment(self._engine, self.router, live, plans, record.endpoint_config_name).run()
             self._settle(live, "InService")
 
@@ -75,8 +82,10 @@ class Endpoints:
         record.endpoint_status = "Updating"
         record.failure_reason = None
         record.last_modified_time = utcnow()
+        self._engine.faults.deploying(config_name)
 
         def work() -> None:
+            self._fail_as_asked()
             Deployment(self._engine, self.router, live, plans, config_name, policy).run()
             record.last_deployment_config = dict(deployment_config) if deployment_config else None
             self._settle(live, "InService")
@@ -141,6 +150,12 @@ class Endpoints:
         if live is not None and live.thread is not None:
             live.thread.join(timeout_seconds)
 
+    def _fail_as_asked(self) -> None:
+        """Let an injected fault end the change before anything has been started for it."""
+        fault = self._engine.faults.take_endpoint_failure()
+        if fault is not None:
+            raise _RollbackFailed(fault.reason) if fault.rollback_fails else DeploymentFailed(fault.reason)
+
     def _in_background(self, live: LiveEndpoint, work: Callable[[], None], *, failed_status: str) -> None:
         name = live.record.endpoint_name
 
@@ -149,7 +164,8 @@ class Endpoints:
                 work()
             except DeploymentFailed as error:
                 live.record.failure_reason = str(error)[:1024]
-                self._settle(live, failed_status)
+                is_stuck = isinstance(error, _RollbackFailed) and failed_status == "InService"
+                self._settle(live, "UpdateRollbackFailed" if is_stuck else failed_status)
             except Exception as error:
                 _log.exception("The local cloud failed to change endpoint %s", name)
                 live.record.failure_reason = f"The local cloud failed ({type(error).__name__}: {error})"[:1024]

@@ -35,6 +35,7 @@ MAX_STARTS = 3
 
 _PING_EVERY_SECONDS = 0.1
 _RESTART_SECONDS = 0.5
+_LOOK_EVERY_SECONDS = 0.25
 _STOP_SECONDS = 3.0
 
 _log = logging.getLogger(__name__)
@@ -59,6 +60,8 @@ class ServedModel:
     environment: Mapping[str, str]
     """The container's Environment and, unless isolated, the role's credentials."""
     startup_timeout_seconds: float = STARTUP_TIMEOUT_SECONDS
+    config_name: str = ""
+    """The endpoint config that the fleet is made from."""
     arguments: tuple[str, ...] = ("-m", "inference.server", "serve", "--host", "127.0.0.1")
 
 
@@ -140,7 +143,9 @@ class ModelServer:
                 if not was_healthy and time.monotonic() > deadline:
                     process.kill()
                 self._stopping.wait(_PING_EVERY_SECONDS)
-            process.wait()
+            while process.wait(_LOOK_EVERY_SECONDS) is None:
+                if self._is_healthy.is_set() and self.engine.faults.take_dead_server(self.model.config_name):
+                    process.kill()
             self._is_healthy.clear()
             if self._stopping.is_set():
                 return

@@ -64,6 +64,28 @@ class HostGroup:
         for process in self._processes.values():
             process.wait(max(0.0, deadline - time.monotonic()))
 
+    def reclaim(self, host: str, notice_seconds: float) -> bool:
+        """Take a host away, or all of them for "": SIGTERM and as much notice, or SIGKILL without any.
+
+        Returns whether one had to be killed, perhaps in the middle of a file.
+
+        Raises:
+            ValueError: there is no such host.
+        """
+        if host and host not in self._processes:
+            raise ValueError(f"Invalid host {host!r}, expected one of {', '.join(self._processes)}")
+        taken = [process for name, process in self._processes.items() if host in ("", name)]
+        for process in taken if notice_seconds else ():
+            process.terminate()
+        deadline = time.monotonic() + notice_seconds
+        killed = False
+        for process in taken:
+            if process.wait(max(0.0, deadline - time.monotonic())) is None:
+                process.kill()
+                process.wait()
+                killed = True
+        return killed
+
     def kill(self) -> bool:
         """End every host at once; return whether one was still running."""
         running = [process for process in self._processes.values() if process.is_running]

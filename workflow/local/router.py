@@ -165,7 +165,15 @@ class Router:
             if name in _FORWARDED_HEADERS or name.startswith(_FORWARDED_PREFIX)
         }
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=INVOCATION_TIMEOUT_SECONDS)
+        faults = self._engine.faults.of_model(route.config_name)
         began = time.monotonic()
+        failing = next((fault for fault in faults if fault.behaviour == "failing"), None)
+        if failing is not None:
+            self._count(endpoint_name, route, failing.status, 0.0)
+            return self._model_error(endpoint_name, route, server, failing.status, "Injected fault")
+        for fault in faults:
+            if fault.behaviour == "slow":
+                time.sleep(fault.seconds)
         try:
             connection.request("POST", "/invocations", body=body, headers=sent)
             response = connection.getresponse()
@@ -182,6 +190,8 @@ class Router:
         if response.status >= 400:
             text = content.decode(errors="replace")
             return self._model_error(endpoint_name, route, server, response.status, text)
+        if any(fault.behaviour == "wrong" for fault in faults):
+            content = _wrong(content)
         answered = {
             "Content-Type": response.headers.get("Content-Type", "application/octet-stream"),
             "x-Amzn-Invoked-Production-Variant": route.variant,
@@ -287,6 +297,20 @@ def _data(dimensions: Mapping[str, str], stamp: datetime, size: int, counts: _Co
     if counts.latencies:
         data.append(of_all("ModelLatency", counts.latencies, "Microseconds"))
     return data
+
+
+def _wrong(content: bytes) -> bytes:
+    """An answer `{"predictions": [{"class", "probability"}, ...]}` with each class in the place of the one before it.
+
+    Whatever is not of this form, or has one class only, stays as it is.
+    """
+    try:
+        predictions = json.loads(content)["predictions"]
+        classes = [row["class"] for row in predictions]
+    except (ValueError, TypeError, KeyError):
+        return content
+    moved = [{**row, "class": name} for row, name in zip(predictions, classes[1:] + classes[:1], strict=True)]
+    return json.dumps({"predictions": moved}, ensure_ascii=False).encode()
 
 
 def _error(status: int, code: str, message: str, **more: Any) -> Answer:

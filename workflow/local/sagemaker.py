@@ -16,6 +16,7 @@ from workflow.local.engine import Engine
 from workflow.local.sagemaker_backend import LocalSageMakerBackend
 
 HOOKS: tuple[str, ...] = (
+    *faults.HOOKS,
     *router.HOOKS,
     "moto.sagemaker.models.sagemaker_backends",
     "moto.sagemaker.models.FakeEndpointConfig",
@@ -91,7 +92,6 @@ class LocalRuntimeResponse(SageMakerRuntimeResponse):
 
 def install(engine: Engine) -> None:
     """Put the engine behind moto's SageMaker, before its first use."""
-    faults.install(engine)
     LocalSageMakerBackend.engine = engine
     sagemaker_backends.backend = LocalSageMakerBackend
     moto.sagemaker.urls.url_paths["{0}/$"] = LocalSageMakerResponse.dispatch

@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import asdict
 from functools import lru_cache
 from http import HTTPStatus
 from pathlib import Path
@@ -33,7 +34,7 @@ from werkzeug.serving import BaseWSGIServer, make_server
 from workflow.local.clock import TIME_SCALE_HEADER, Clock
 from workflow.local.cloud import LOST_LOCK
 from workflow.local.engine import ACCOUNT_ID, Engine
-from workflow.local.faults import Faults
+from workflow.local.faults import Faults, Undocumented, fault_of
 from workflow.local.identity import Identity
 from workflow.local.images import Images
 from workflow.local.processes import Processes
@@ -117,8 +118,8 @@ class Application:
                 case "POST", "shutdown":
                     self._shut_down()
                     return HTTPStatus.ACCEPTED, {}
-                case "POST", "faults":
-                    return HTTPStatus.OK, _add_fault(self._engine.faults, **_json_body(environ))
+                case _, "faults" | "undocumented":
+                    return HTTPStatus.OK, _faults(self._engine.faults, method, path, _json_body(environ))
         except (TypeError, ValueError) as error:
             return HTTPStatus.BAD_REQUEST, {"message": str(error)}
         return HTTPStatus.NOT_FOUND, {"message": f"There is no {method} {CONTROL_PREFIX}{path}"}
@@ -132,12 +133,20 @@ class Application:
         }
 
 
-def _add_fault(faults: Faults, kind: str = "", **values: Any) -> dict[str, Any]:
-    kinds: dict[str, Callable[..., None]] = {"spot-interruption": faults.interrupt_spot, "api-error": faults.fail_api}
-    if kind not in kinds:
-        raise ValueError(f"Invalid kind {kind!r}, expected one of {sorted(kinds)}")
-    kinds[kind](**values)
-    return faults.pending()
+def _faults(faults: Faults, method: str, path: str, values: dict[str, Any]) -> dict[str, Any]:
+    """List, add or clear faults, or say how the undocumented is played; the answer is what holds now."""
+    match method, path:
+        case "GET", "faults":
+            pass
+        case "DELETE", "faults":
+            faults.clear()
+        case "POST", "faults":
+            faults.add(fault_of(**{"kind": "", **values}))
+        case "POST", "undocumented":
+            faults.undocumented = Undocumented(**{**asdict(faults.undocumented), **values})
+        case _:
+            raise ValueError(f"There is no {method} {CONTROL_PREFIX}{path}")
+    return faults.describe()
 
 
 def _json_body(environ: dict[str, Any]) -> dict[str, Any]:

@@ -10,9 +10,11 @@ Nov 2026; the generic names (`SageMaker.AmazonSageMakerException`, `Lambda.AWSLa
 from __future__ import annotations
 
 import json
+import threading
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, cast
+from urllib.parse import quote
 
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 from moto.stepfunctions.parser.api import (
@@ -46,9 +48,11 @@ from moto.stepfunctions.parser.asl.eval.event.event_detail import EventDetails
 from moto.stepfunctions.parser.asl.utils.encoding import to_json_str
 
 from workflow.local.authorization import replace
+from workflow.local.faults import STATE_HEADER
 from workflow.local.task_values import input_shape, operation, pascal, plain, renamed, without_metadata
 
 if TYPE_CHECKING:
+    from workflow.local.faults import Faults
     from workflow.local.identity import Identity
 
 _SERVICE = "moto.stepfunctions.parser.asl.component.state.exec.state_task.service"
@@ -58,6 +62,7 @@ HOOKS: tuple[str, ...] = (
     f"{_SERVICE}.state_task_service.StateTaskService._after_eval_execution",
     f"{_SERVICE}.state_task_service_aws_sdk._SERVICE_ERROR_NAMES",
     f"{_SERVICE}.state_task_service_aws_sdk.StateTaskServiceAwsSdk._eval_service_task",
+    f"{_SERVICE}.state_task_service_aws_sdk.StateTaskServiceAwsSdk._get_task_failure_event",
     f"{_SERVICE}.state_task_service_aws_sdk.StateTaskServiceAwsSdk._normalise_parameters",
     f"{_SERVICE}.state_task_service_dynamodb.StateTaskServiceDynamoDB._error_cause_from_client_error",
     f"{_SERVICE}.state_task_service_dynamodb.StateTaskServiceDynamoDB._from_error",
@@ -90,15 +95,17 @@ _POLL_SECONDS = 0.25
 _RETRIED_BY_POLLING = ("ThrottlingException", "Throttling")
 
 
-def install(identity: Identity) -> None:
+def install(identity: Identity, faults: Faults) -> None:
     """Give moto's task services the names, checks and errors of AWS; `SageMakerTask` the account's clients."""
     SageMakerTask.identity = identity
+    SageMakerTask.faults = faults
     service_module.StateTaskService._SERVICE_NAME_SFN_TO_BOTO_OVERRIDES.update(_BOTO_NAMES)
     aws_sdk_module._SERVICE_ERROR_NAMES.update(_ERROR_PREFIXES)
     lambda_module._SUPPORTED_API_PARAM_BINDINGS["invoke"].add("InvocationType")
     aws_sdk, dynamodb = aws_sdk_module.StateTaskServiceAwsSdk, dynamodb_module.StateTaskServiceDynamoDB
     replace(aws_sdk, "_normalise_parameters", _to_api_parameters)
     replace(aws_sdk, "_eval_service_task", _eval_aws_sdk_task)
+    replace(aws_sdk, "_get_task_failure_event", _aws_sdk_failure)
     replace(lambda_module.StateTaskServiceLambda, "_error_cause_from_client_error", staticmethod(_lambda_error))
     replace(dynamodb, "_error_cause_from_client_error", staticmethod(_dynamodb_error))
     replace(dynamodb, "_from_error", _dynamodb_from_error)
@@ -110,8 +117,7 @@ class SageMakerTask(service_module.StateTaskService):
     """`arn:aws:states:::sagemaker:...`: request-response calls, and createTrainingJob.sync by polling."""
 
     identity: ClassVar[Identity]
-    stopped_fails: ClassVar[bool] = True
-    """How `.sync` ends for a job that is Stopped: nobody documents it, so a definition must be right under both."""
+    faults: ClassVar[Faults]
 
     _ACTIONS = ("createTrainingJob", "createModel", "createEndpointConfig", "createEndpoint", "updateEndpoint")
     _SYNC_ACTIONS = ("createTrainingJob",)
@@ -180,7 +186,7 @@ class SageMakerTask(service_module.StateTaskService):
                     raise
                 job = {"TrainingJobStatus": "InProgress"}
             status = job["TrainingJobStatus"]
-            if status == "Completed" or (status == "Stopped" and not self.stopped_fails):
+            if status == "Completed" or (status == "Stopped" and not self.faults.undocumented.stopped_fails):
                 return job
             if status in ("Failed", "Stopped"):
                 name = StatesErrorName(typ=StatesErrorNameType.StatesTaskFailed)
@@ -192,15 +198,39 @@ class SageMakerTask(service_module.StateTaskService):
 
     def _from_error(self, env: Any, ex: Exception) -> Any:
         if isinstance(ex, ClientError):
-            modelled = _modelled_name(ex)
-            name = CustomErrorName(f"SageMaker.{modelled or 'AmazonSageMakerException'}")
-            return _failure(self, env, name, _java_cause(ex, "AmazonSageMaker"))
+            name = f"SageMaker.{_modelled_name(ex) or 'AmazonSageMakerException'}"
+            return _failure(self, env, CustomErrorName(_as_played(name)), _java_cause(ex, "AmazonSageMaker"))
         return super()._from_error(env=env, ex=ex)
 
 
 def client_of(identity: Identity, service: str, role_arn: str) -> Any:
     """A client of the state machine's role; one attempt, for the definition's Retry must see every error."""
-    return identity.client(service, role_arn, "states.amazonaws.com", max_attempts=1)
+    client = identity.client(service, role_arn, "states.amazonaws.com", max_attempts=1)
+    client.meta.events.register("before-sign", _name_state, unique_id=STATE_HEADER)  # once, whatever is cached
+    return client
+
+
+_evaluated = threading.local()
+"""`state`: the name of the Task that this thread evaluates."""
+
+
+def _name_state(request: Any, **_: Any) -> None:
+    """Let the door know which state sends the request: a fault may be meant for one state only."""
+    state = getattr(_evaluated, "state", "")
+    if state:
+        request.headers[STATE_HEADER] = quote(state)
+
+
+def _as_played(error_name: str) -> str:
+    """SageMaker's generic error in the spelling that the local cloud plays."""
+    names = ("SageMaker.AmazonSageMakerException", "SageMaker.SageMakerException")
+    if error_name in names and SageMakerTask.faults.undocumented.swap_generic_errors:
+        return names[1 - names.index(error_name)]
+    return error_name
+
+
+def _aws_sdk_failure(self: Any, env: Any, error: str, cause: str) -> FailureEvent:
+    return _failure(self, env, CustomErrorName(_as_played(error)), cause)
 
 
 def _failure(task: Any, env: Any, name: ErrorName, cause: str) -> FailureEvent:
@@ -262,6 +292,7 @@ def _task_from_error(self: Any, env: Any, ex: Exception) -> Any:
 
 def _eval_parameters(self: Any, env: Any) -> Any:
     """moto drops what an integration does not support; AWS refuses it."""
+    _evaluated.state = self.name
     parameters: dict[str, Any] = {}
     if self.parargs is not None:
         self.parargs.eval(env=env)

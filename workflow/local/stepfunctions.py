@@ -96,7 +96,7 @@ _original_describe = StepFunctionResponse.describe_execution
 def install(engine: Engine) -> None:
     """Make moto's Step Functions run with this engine's roles and clock."""
     logging.getLogger(_ASL).setLevel(logging.CRITICAL)  # it logs every failed state with its whole definition
-    state_tasks.install(engine.identity)
+    state_tasks.install(engine.identity, engine.faults)
     _install_clients(engine)
     _install_time(engine.clock)
     _install_errors()

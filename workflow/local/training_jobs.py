@@ -90,6 +90,7 @@ class TrainingJobRun:
         try:
             python = self._python()
             try:
+                self._end_as_asked(0)
                 while self._attempt(python) is not None:
                     self._wait_for_capacity()
             except _Stopped as stopped:
@@ -129,7 +130,8 @@ class TrainingJobRun:
             if sync is not None:
                 sync.start()
             interruption = self._supervise(hosts, sync)
-            is_orderly = True
+            # only hosts that ended by themselves have surely written their files to the end
+            is_orderly = interruption is None or not hosts.reclaim(interruption.host, interruption.notice_seconds)
         except _Stopped:
             is_orderly = True
             raise
@@ -236,9 +238,11 @@ class TrainingJobRun:
                 if ending is not None:
                     hosts.end_gently(STOP_GRACE_SECONDS)
                     raise _Stopped(ending)
-                interruption = self._interruption(sync)
+                uploaded = sync.uploaded if sync is not None else 0
+                if uploaded:
+                    self._end_as_asked(uploaded, hosts)
+                interruption = self._interruption(uploaded)
                 if interruption is not None:
-                    hosts.end_gently(interruption.notice_seconds)
                     return interruption
                 if time.monotonic() >= publish_at:
                     self._publish_metrics()
@@ -260,10 +264,21 @@ class TrainingJobRun:
         limit = self._request["StoppingCondition"].get("MaxWaitTimeInSeconds")
         return limit is not None and time.monotonic() - self._created > limit
 
-    def _interruption(self, sync: CheckpointSync | None) -> SpotInterruption | None:
+    def _interruption(self, checkpoints: int) -> SpotInterruption | None:
         if not self._request.get("EnableManagedSpotTraining"):
             return None
-        return self._engine.faults.take_spot_interruption(sync.uploaded if sync is not None else 0)
+        return self._engine.faults.take_spot_interruption(checkpoints)
+
+    def _end_as_asked(self, checkpoints: int, hosts: HostGroup | None = None) -> None:
+        """End as an injected fault says, if it is its moment."""
+        ending = self._engine.faults.take_training_failure(checkpoints)
+        if ending is None:
+            return
+        if ending.stopped:
+            if hosts is not None:
+                hosts.end_gently(STOP_GRACE_SECONDS)
+            raise _Stopped(ending.stopped)
+        raise _Failed(ending.reason)
 
     def _publish_metrics(self) -> None:
         with suppress(AccessDenied):
