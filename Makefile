@@ -26,9 +26,10 @@ demo: $(INSTALLED) ## from drawn dogs to a served, smoke-tested endpoint, on thi
 	$(BIN)/kelpie start --local --data build/demo/dogs --watch
 	$(BIN)/kelpie describe --json > build/demo/summary.json
 	$(BIN)/kelpie describe
+	$(BIN)/kelpie report --output build/demo/report.html
 	@echo
 	@echo "The endpoint serves. Try:  .venv/bin/kelpie predict build/demo/dogs/test/*/*0.jpg"
-	@echo "The summary is build/demo/summary.json; end the local cloud with:  .venv/bin/kelpie local down"
+	@echo "Look at the report, build/demo/report.html; the summary is build/demo/summary.json; end the local cloud with:  .venv/bin/kelpie local down"
 
 test: $(INSTALLED) ## the fast tests, real executions among them
 	$(BIN)/python -m pytest $(PARALLEL)

@@ -15,7 +15,7 @@ from typing import Any
 
 from stepfunctions.workflow import Workflow  # type: ignore[import-untyped]
 
-from workflow.cli import running_account
+from workflow.commands.session import running_account
 
 
 def main(execution_input: dict[str, Any]) -> None:

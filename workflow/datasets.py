@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from workflow.account import Account
-from workflow.errors import KelpieError
+from workflow.errors import UsageError
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 _LAYOUT = "expected <class>/*.jpg, or train/<class>/*.jpg with test/ (and valid/) beside it"
@@ -20,15 +20,15 @@ def pictures(folder: Path) -> list[Path]:
     """The picture files below `folder`, sorted; hidden files and folders are left out, links are followed.
 
     Raises:
-        KelpieError: no such folder, fewer than two classes, no picture in it, or a name or link that cannot be used.
+        UsageError: no such folder, fewer than two classes, no picture in it, or a name or link that cannot be used.
     """
     if not folder.is_dir():
         what = f"{folder} is a file, not a data folder" if folder.is_file() else f"there is no data folder {folder}"
-        raise KelpieError(what, detail=_LAYOUT, fix="draw an example: kelpie example dogs build/demo/dogs")
+        raise UsageError(what, detail=_LAYOUT, fix="draw an example: kelpie example dogs build/demo/dogs")
     files = sorted(_walk(folder))
     classes = {path.parent.name for path in files if path.parent != folder}
     if len(classes) < 2:
-        raise KelpieError(
+        raise UsageError(
             f"{folder} holds {len(files)} pictures in {len(classes)} class folders; two classes are needed",
             detail=f"{_LAYOUT}; pictures end in {', '.join(sorted(PICTURE_SUFFIXES))}",
             fix=f"put the pictures of each class into a folder of its own below {folder}",
@@ -42,13 +42,13 @@ def _check_name(folder: Path, path: Path) -> None:
     """S3 keys are UTF-8, and CheckData refuses control characters: said here, before anything is uploaded."""
     key = path.relative_to(folder).as_posix()
     if any(c < " " or c == "\\" or "\ud800" <= c <= "\udfff" for c in key):
-        raise KelpieError(
+        raise UsageError(
             f"{key!r} has a character that a key in S3 should not have",
             detail="not allowed are control characters, backslashes and what is not Unicode",
             fix=f"rename it in {folder}",
         )
     if not path.exists():
-        raise KelpieError(f"{path} is a link to nothing", fix="remove the link, or put the picture there")
+        raise UsageError(f"{path} is a link to nothing", fix="remove the link, or put the picture there")
 
 
 def fingerprint(folder: Path, files: list[Path]) -> str:
@@ -66,7 +66,7 @@ def upload(account: Account, bucket: str, folder: Path, on_progress: Callable[[i
     `on_progress(done, total)` counts the pictures.
 
     Raises:
-        KelpieError: the folder is no data set (see `pictures`).
+        UsageError: the folder is no data set (see `pictures`).
     """
     files = pictures(folder)
     prefix = f"datasets/{fingerprint(folder, files)}/"

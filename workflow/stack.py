@@ -140,7 +140,7 @@ def stack_assets(config: Config) -> dict[str, Asset]:
     # The definition needs the SageMaker SDK, which takes seconds to import; outputs() must not wait for it.
     from workflow import definition
 
-    weights = packaging.weights() or packaging.asset_of_bytes(
+    weights = packaging.weights(config.weights.file) or packaging.asset_of_bytes(
         "no-weights.txt", b"No pretrained weights were installed where this stack was deployed.\n"
     )
     return {

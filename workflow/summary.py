@@ -2,41 +2,42 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from botocore.exceptions import ClientError
 
 from workflow import executions
 from workflow.account import Account
+from workflow.explain import explain
 from workflow.pricing import execution_cost
 
 TEST_ACCURACY = "test:accuracy"
 _PREDICTIONS_SHOWN = 5
-_LOG_LINES_SHOWN = 8
 
 
-def summarize(account: Account, execution_arn: str) -> dict[str, Any]:
+def summarize(account: Account, execution: executions.Execution) -> dict[str, Any]:
     """Return the summary as a JSON-able dict; what an execution never reached is None or empty.
 
     Keys: execution_arn, status, error, cause, test_accuracy (0 to 1), champion_test_accuracy, hosts, interruptions,
     training_seconds and billable_seconds (per instance), seconds_total, seconds_by_state, time_scale (the factor by
     which the local cloud divides AWS's waits; 1 on AWS), training_job_name, endpoint_name, instance_count,
-    predictions (the smoke test's), log_tail (of a failed training job: the last lines of the host that failed first),
-    cost_usd_estimate.
+    predictions (the smoke test's), data_warnings (CheckData's), cost_usd_estimate; and of one that did not succeed
+    sentence (why, as the notification has it), failed_state, log_tail (the last lines of the process that failed
+    first), fix, run (the command to go on with).
     """
-    execution = executions.describe(account, execution_arn)
     output = execution.output or {}
-    job_name = executions.training_job_name(account, execution_arn)
+    job_name = execution.training_job
     job = account.client("sagemaker").describe_training_job(TrainingJobName=job_name) if job_name else {}
     metrics = {metric["MetricName"]: metric["Value"] for metric in job.get("FinalMetricDataList", [])}
     endpoint = _endpoint(account, output)
+    explanation = explain(account, execution, job)
     return {
         "execution_arn": execution.arn,
         "status": execution.status,
         "error": execution.error,
         "cause": execution.cause,
-        "test_accuracy": _rounded(metrics.get(TEST_ACCURACY)),
+        # One that took over an earlier job, or brought a version back, trained nothing itself.
+        "test_accuracy": _rounded(metrics.get(TEST_ACCURACY, output.get("gate", {}).get("test_accuracy"))),
         "champion_test_accuracy": output.get("gate", {}).get("champion_test_accuracy"),
         "hosts": job.get("ResourceConfig", {}).get("InstanceCount"),
         "interruptions": sum(
@@ -47,33 +48,34 @@ def summarize(account: Account, execution_arn: str) -> dict[str, Any]:
         "seconds_total": round(execution.seconds, 1),
         "seconds_by_state": execution.seconds_by_state(),
         "time_scale": execution.time_scale,
-        "training_job_name": job_name,
+        "training_job_name": job_name or output.get("train", {}).get("TrainingJobName"),
         "endpoint_name": endpoint.get("EndpointName"),
         "instance_count": _instance_count(endpoint),
         "predictions": output.get("smoke", {}).get("predictions", []),
-        "log_tail": _log_tail(account, job),
+        "sentence": explanation.sentence if explanation else "",
+        "failed_state": explanation.state if explanation else "",
+        "log_tail": list(explanation.log_tail) if explanation else [],
+        "fix": explanation.fix if explanation else "",
+        "run": explanation.run if explanation else "",
+        "data_warnings": output.get("data", {}).get("warnings", []),
         "cost_usd_estimate": _cost(execution, job, endpoint, output),
     }
 
 
-def _log_tail(account: Account, job: dict[str, Any]) -> list[str]:
-    if job.get("TrainingJobStatus") != "Failed":
-        return []
-    host = re.search(r"\((algo-\d+)\)", job.get("FailureReason", ""))
-    lines = executions.training_log(account, job["TrainingJobName"], host[1] if host else "algo-1")
-    return lines[-_LOG_LINES_SHOWN:]
-
-
 def to_text(summary: dict[str, Any]) -> str:
-    """The summary for a person: one line a fact, then the states with their seconds."""
+    """The summary for a person: why it failed and what to do, one line a fact, then the states with their seconds."""
     cost = summary["cost_usd_estimate"]
-    facts = [f"{summary['status']} after {summary['seconds_total']} s (waits divided by {summary['time_scale']:g})"]
-    if summary["error"]:
-        facts.append(f"{summary['error']}: {summary['cause']}")
+    facts = [" ".join(summary["sentence"].split())] if summary["sentence"] else []
     facts += [f"  | {line}" for line in summary["log_tail"]]
+    facts += [f"{key}: {summary[key]}" for key in ("fix", "run") if summary[key]]
+    status = f"{summary['status']} ({summary['error']})" if summary["error"] else summary["status"]
+    facts.append(f"{status} after {summary['seconds_total']} s (waits divided by {summary['time_scale']:g})")
+    facts += [f"warning, data: {warning}" for warning in summary["data_warnings"]]
     if summary["training_job_name"] is None and summary["status"] != "SUCCEEDED":
         return "\n".join([*facts, *_states(summary)])
-    if summary["training_job_name"]:
+    if summary["training_job_name"] and summary["hosts"] is None:
+        facts.append(f"the model is that of {summary['training_job_name']}, from an earlier execution")
+    elif summary["training_job_name"]:
         facts.append(f"training on {summary['hosts']} hosts, interruptions: {summary['interruptions']}")
     if summary["billable_seconds"] is not None:
         facts.append(
@@ -142,6 +144,7 @@ def _cost(
         "total": _rounded(cost.total_usd, 6),
         "training": _rounded(cost.training_usd, 6),
         "state_transitions": _rounded(cost.transitions_usd, 6),
+        "transition_count": len(execution.visits),
         "endpoint_per_month": _rounded(cost.endpoint_usd_per_month, 2),
         "spot_saving_percent": _rounded(cost.spot_saving_percent, 1),
         "prices_as_of": cost.prices_as_of,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -22,6 +23,7 @@ _BARS = "▁▂▃▄▅▆▇█"
 _CURVE_WIDTH = 40
 _CURVE_POINTS = 3
 _CURVE_SECONDS = 10.0
+_DEPLOYING = ("CreateEndpoint", "UpdateEndpoint")
 # (state, text of the cause, what it means): errors that are answers.
 _EXPECTED = (
     ("DescribeEndpoint", "Could not find endpoint", "there is no endpoint yet"),
@@ -29,7 +31,6 @@ _EXPECTED = (
     ("ReleaseLockAfterFailure", "conditional request failed", "there was no lock to release"),
 )
 _WORTH_KNOWING = re.compile(r"^interrupted: |resumed_step=[1-9]")
-_POLL_SECONDS = 1.0
 _WORTH_A_LINE_SECONDS = 0.05
 
 
@@ -51,8 +52,14 @@ def sparkline(values: list[float], width: int = _CURVE_WIDTH) -> str:
 
 def _live(account: Account, execution_arn: str, console: Console) -> executions.Execution:
     with Live(console=console, refresh_per_second=4) as live:
-        for execution in executions.follow(account, execution_arn, _POLL_SECONDS):
-            live.update(Group(_table(execution), _curve(_log(account, execution))))
+        lost = Text("the connection is lost; trying again", style="yellow")
+        for execution in executions.follow(account, execution_arn, on_lost=lambda: live.update(lost)):
+            try:
+                log = _log(account, execution)
+                below = [_curve(log), *(Text(line) for line in _events(log)), Text(_instances(account, execution))]
+            except (ConnectionError, HTTPClientError):
+                below = []
+            live.update(Group(_table(execution), *(line for line in below if line.plain)))
     return execution
 
 
@@ -65,14 +72,34 @@ def _table(execution: executions.Execution) -> Table:
         if visit.type == "Choice" and visit.status == "SUCCEEDED":
             continue
         times = f"×{counts.count(name)}" if counts.count(name) > 1 else ""
+        times += f" {visit.attempts} attempts" if visit.attempts > 1 else ""
         table.add_row(_ICONS[visit.status], name, f"{totals[name]:.1f} s", times, note(visit))
     table.add_row("", f"[bold]{execution.status}[/]", f"{execution.seconds:.1f} s", "", "")
     return table
 
 
 def _log(account: Account, execution: executions.Execution) -> list[str]:
-    job_name = executions.training_job_name(account, execution.arn)
-    return executions.training_log(account, job_name) if job_name else []
+    return executions.training_log(account, execution.training_job) if execution.training_job else []
+
+
+def _events(log: list[str]) -> list[str]:
+    """What the training log says of interruptions."""
+    return [line for line in log if _WORTH_KNOWING.search(line)]
+
+
+def _instances(account: Account, execution: executions.Execution) -> str:
+    """How many instances the endpoint has and wants, once this execution has begun to change it; else ''."""
+    changed = any(visit.name in _DEPLOYING for visit in execution.visits)
+    name = execution.data.get("names", {}).get("endpoint")
+    if not changed or not name:
+        return ""
+    try:
+        endpoint = account.client("sagemaker").describe_endpoint(EndpointName=name)
+    except ClientError:  # there is none, or not any longer
+        return ""
+    variants = endpoint.get("ProductionVariants", [])
+    counts = [f"{one.get('CurrentInstanceCount', 0)} of {one.get('DesiredInstanceCount', 0)}" for one in variants]
+    return f"endpoint {name} {endpoint['EndpointStatus']}" + (f", instances: {', '.join(counts)}" if counts else "")
 
 
 def _curve(log: list[str]) -> Text:
@@ -94,7 +121,12 @@ def note(visit: executions.StateVisit) -> str:
 def _lines(account: Account, execution_arn: str, console: Console) -> executions.Execution:
     """One line for each state that takes time or fails, and for each move of the training curve."""
     shown, running, told, curve_shown, curve_at = 0, "", 0, "", 0.0
-    for execution in executions.follow(account, execution_arn, _POLL_SECONDS):
+    instances = ""
+
+    def lost() -> None:
+        console.print("          the connection is lost; trying again")
+
+    for execution in executions.follow(account, execution_arn, on_lost=lost):
         ended = [visit for visit in execution.visits if visit.exited is not None]
         for visit in ended[shown:]:
             if visit.seconds() >= _WORTH_A_LINE_SECONDS or visit.status != "SUCCEEDED":
@@ -104,11 +136,17 @@ def _lines(account: Account, execution_arn: str, console: Console) -> executions
         if current and current.exited is None and current.name != running:
             running = current.name
             console.print(f"{current.status:<9} {running}")
-        log = _log(account, execution)
-        events = [line for line in log if _WORTH_KNOWING.search(line)]
+        try:
+            log, now = _log(account, execution), _instances(account, execution)
+        except (ConnectionError, HTTPClientError):
+            continue
+        events = _events(log)
         for event in events[told:]:
             console.print(f"          {event}")
         told = len(events)
+        if now and now != instances:
+            instances = now
+            console.print(f"          {now}")
         if execution.seconds - curve_at >= _CURVE_SECONDS:
             curve, curve_at = str(_curve(log)), execution.seconds
             if curve != curve_shown:

@@ -63,6 +63,98 @@ def test_the_work_leaves_out_what_only_decides_or_waits() -> None:
     }
 
 
+def test_the_main_line_follows_the_first_rule_that_is_no_exception() -> None:
+    states = {
+        "Back?": {
+            "Type": "Choice",
+            "Choices": [{"Not": {"Variable": "$.version", "StringEquals": ""}, "Next": "BringBack"}],
+            "Default": "Spot?",
+        },
+        "BringBack": {"Type": "Task", "Resource": "arn:x", "Next": "Done"},
+        "Spot?": {
+            "Type": "Choice",
+            "Choices": [{"Variable": "$.spot", "BooleanEquals": True, "Next": "Train"}],
+            "Default": "TrainOnDemand",
+        },
+        "Train": {"Type": "Task", "Resource": "arn:x", "Next": "Done"},
+        "TrainOnDemand": {"Type": "Task", "Resource": "arn:x", "Next": "Done"},
+        "Done": {"Type": "Succeed"},
+    }
+    graph = Graph.from_definition({"StartAt": "Back?", "States": states})
+    assert graph.main_line() == ("Back?", "Spot?", "Train", "Done")
+
+
+RETURNING: dict[str, Any] = {
+    "StartAt": "Train",
+    "States": {
+        "Train": {
+            "Type": "Task",
+            "Resource": "arn:train",
+            "Retry": [{"ErrorEquals": ["Busy"]}, {"ErrorEquals": ["Slow"], "MaxAttempts": 5}],
+            "Catch": [{"ErrorEquals": ["States.ALL"], "Next": "CleanUp"}],
+            "Next": "Good?",
+        },
+        "Good?": {
+            "Type": "Choice",
+            "Choices": [{"Variable": "$.good", "BooleanEquals": True, "Next": "Deploy"}],
+            "Default": "NotGood",
+        },
+        "NotGood": {"Type": "Pass", "Next": "CleanUp"},
+        "Deploy": {
+            "Type": "Task",
+            "Resource": "arn:deploy",
+            "Catch": [{"ErrorEquals": ["States.ALL"], "Next": "CleanUp"}],
+            "Next": "Done",
+        },
+        "Done": {"Type": "Succeed"},
+        "CleanUp": {"Type": "Task", "Resource": "arn:clean", "Next": "Clean?"},
+        "Clean?": {
+            "Type": "Choice",
+            "Choices": [{"Variable": "$.clean", "BooleanEquals": True, "Next": "Failed"}],
+            "Default": "Pause",
+        },
+        "Pause": {"Type": "Wait", "Seconds": 30, "Next": "CleanUp"},
+        "Failed": {"Type": "Fail"},
+    },
+}
+
+
+def test_failures_gather_where_most_catches_lead() -> None:
+    graph = Graph.from_definition(RETURNING)
+    assert graph.way_back() == "CleanUp"
+    assert graph.after("CleanUp") == {"CleanUp", "Clean?", "Pause", "Failed"}
+    assert Graph.from_definition(DEFINITION).way_back() is None  # a single Catch gathers nothing
+
+
+def test_the_overview_has_the_work_its_way_back_and_what_is_asked_for() -> None:
+    graph = Graph.from_definition(RETURNING)
+    overview = graph.overview()
+    assert [node.name for node in overview.nodes] == ["Train", "Deploy", "Done", "CleanUp", "Failed"]
+    assert {(edge.source, edge.target, edge.kind) for edge in overview.edges} == {
+        ("Train", "Deploy", "next"),
+        ("Deploy", "Done", "next"),
+        ("CleanUp", "CleanUp", "next"),
+        ("CleanUp", "Failed", "next"),
+        ("Train", "CleanUp", "catch"),
+        ("Deploy", "CleanUp", "catch"),
+    }
+    states = {name: dict(state) for name, state in RETURNING["States"].items()}
+    states["Train"]["Catch"] = [{"ErrorEquals": ["States.ALL"], "Next": "NotGood"}]
+    states["Other"] = {**states["Deploy"], "Next": "Done"}
+    states["Deploy"]["Next"] = "Other"
+    roundabout = Graph.from_definition({**RETURNING, "States": states}).overview()
+    assert Edge("Train", "CleanUp", "catch", "by way of NotGood") in roundabout.edges
+    visited = graph.overview(["Good?", "NotGood"])
+    assert Edge("Good?", "NotGood", "default", "otherwise") in visited.edges
+    assert Edge("NotGood", "CleanUp", "next") in visited.edges
+
+
+def test_retries_and_waits_are_read() -> None:
+    nodes = {node.name: node for node in Graph.from_definition(RETURNING).nodes}
+    assert (nodes["Train"].retries, nodes["Deploy"].retries) == (5, 0)
+    assert nodes["Pause"].wait_seconds == 30
+
+
 def test_mermaid_draws_catches_dashed_and_colours_states_by_status() -> None:
     text = to_mermaid(Graph.from_definition(DEFINITION), {"Train": "FAILED", "Failed": "FAILED"})
     assert "state_Train -.-> state_Failed" in text

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workflow import config, packaging
-from workflow.errors import KelpieError
+from workflow.errors import ConfigError, KelpieError
 
 REPOSITORY = Path(__file__).parents[2]
 BUILD = """
@@ -225,6 +225,21 @@ def test_the_weights_are_the_installed_ones() -> None:
     assert isinstance(asset.content, Path)
     assert asset.name.endswith(".pth")
     assert hashlib.sha256(asset.content.read_bytes()).hexdigest() == asset.sha256
+
+
+def test_weights_of_ones_own_take_the_place_of_the_installed_ones(tmp_path: Path) -> None:
+    file = tmp_path / "resnet50.safetensors"
+    file.write_bytes(b"weights")
+    asset = packaging.weights(str(file))
+    assert asset is not None
+    assert asset.content == file
+
+
+@pytest.mark.parametrize("name", ["missing.pth", "notes.txt"])
+def test_weights_that_training_could_not_read_are_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(ConfigError, match=name):
+        packaging.weights(str(tmp_path / name))
 
 
 def test_there_are_no_weights_when_they_are_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:

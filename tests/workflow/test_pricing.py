@@ -2,7 +2,7 @@
 
 import pytest
 
-from workflow.pricing import Cost, execution_cost, load_prices
+from workflow.pricing import MOST_TRANSITIONS, Cost, Estimate, estimate, execution_cost, load_prices
 
 
 def cost(**changes: object) -> Cost:
@@ -40,3 +40,33 @@ def test_a_type_without_a_price_has_no_cost_rather_than_a_wrong_one() -> None:
 def test_prices_carry_their_date_and_source() -> None:
     assert load_prices().as_of.startswith("20")
     assert load_prices().source
+
+
+def bound(**changes: object) -> Estimate:
+    """Two hosts for at most an hour on managed spot, and one to three hosting instances."""
+    values: dict[str, object] = {
+        "training_instance_type": "ml.c5.xlarge",
+        "training_instance_count": 2,
+        "max_runtime_seconds": 3600,
+        "managed_spot": True,
+        "hosting_instance_type": "ml.c5.large",
+        "min_instance_count": 1,
+        "max_instance_count": 3,
+    }
+    return estimate(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def test_with_managed_spot_the_limit_may_be_paid_twice_because_of_the_fall_back() -> None:
+    hour = load_prices().usd_per_instance_hour["training"]["ml.c5.xlarge"]
+    assert bound(managed_spot=False).training_usd == pytest.approx(2 * hour)
+    assert bound().training_usd == pytest.approx(4 * hour)
+
+
+def test_no_execution_costs_more_than_its_estimate() -> None:
+    spent = cost(training_seconds=3600, billable_seconds=3600, state_transitions=MOST_TRANSITIONS)
+    assert spent.total_usd is not None
+    assert spent.total_usd <= (bound().total_usd or 0)
+
+
+def test_an_estimate_without_a_price_has_no_total() -> None:
+    assert bound(training_instance_type="ml.unheard-of.xlarge").total_usd is None

@@ -194,7 +194,7 @@ def test_network_interfaces_are_only_allowed_when_there_are_subnets() -> None:
 
 
 def test_without_weights_the_channel_still_has_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packaging, "weights", lambda: None)
+    monkeypatch.setattr(packaging, "weights", lambda _: None)
     monkeypatch.setattr(packaging, "training_archive", lambda: asset_of_bytes("a", b""))
     monkeypatch.setattr(packaging, "lambda_archive", lambda name: asset_of_bytes(name, b""))
     monkeypatch.setitem(__import__("sys").modules, "workflow.definition", SimpleNamespace(render=lambda config: "{}"))
