@@ -120,7 +120,7 @@ def outputs(account: Account, config: Config) -> StackOutputs:
         raise KelpieError(
             f"The stack {config.project.name} is not deployed in {account.region}",
             "It does not exist, or its deployment did not end well.",
-            "kelpie deploy, or for the local cloud: kelpie local up",
+            "kelpie local up",
         )
     return _stack_outputs(found)
 

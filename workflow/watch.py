@@ -119,7 +119,7 @@ def note(visit: executions.StateVisit) -> str:
 
 
 def _lines(account: Account, execution_arn: str, console: Console) -> executions.Execution:
-    """One line for each state that takes time or fails, and for each move of the training curve."""
+    """One line for each state that works for a while or fails, and for each move of the training curve."""
     shown, running, told, curve_shown, curve_at = 0, "", 0, "", 0.0
     instances = ""
 
@@ -129,7 +129,8 @@ def _lines(account: Account, execution_arn: str, console: Console) -> executions
     for execution in executions.follow(account, execution_arn, on_lost=lost):
         ended = [visit for visit in execution.visits if visit.exited is not None]
         for visit in ended[shown:]:
-            if visit.seconds() >= _WORTH_A_LINE_SECONDS or visit.status != "SUCCEEDED":
+            took_time = visit.seconds() >= _WORTH_A_LINE_SECONDS and visit.type != "Wait"
+            if took_time or visit.status != "SUCCEEDED":
                 console.print(f"{visit.status:<9} {visit.name} {visit.seconds():.1f} s {note(visit)}".rstrip())
         shown = len(ended)
         current = execution.visits[-1] if execution.visits else None
@@ -142,7 +143,7 @@ def _lines(account: Account, execution_arn: str, console: Console) -> executions
             continue
         events = _events(log)
         for event in events[told:]:
-            console.print(f"          {event}")
+            console.print(f"          {event}", soft_wrap=True)
         told = len(events)
         if now and now != instances:
             instances = now

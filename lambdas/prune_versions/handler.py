@@ -84,7 +84,7 @@ def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, list[st
     if isinstance(keep, bool) or not isinstance(keep, int) or keep < 1:
         raise InvalidRetention(
             f"Invalid retention.versions_to_keep {str(keep)[:80]!r}, expected an integer of at least 1. "
-            "Correct it in kelpie.toml and run `kelpie deploy`."
+            "Correct it in kelpie.toml and deploy the stack again."
         )
     versions = list_versions(event["model_package_group"])
     used = in_use(event["project"], event["endpoint_name"])

@@ -48,7 +48,7 @@ def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
     given = event if isinstance(event, dict) else {}
     training_job, gate = given.get("training_job"), given.get("gate")
     if not isinstance(training_job, dict) or not isinstance(gate, dict):
-        raise InvalidGate("Invalid event: expected the objects 'training_job' and 'gate'; run `kelpie deploy` again.")
+        raise InvalidGate("Invalid event: expected the objects 'training_job' and 'gate'; deploy the stack again.")
     verdict = decide(training_job, _threshold(gate, "min_test_accuracy"), _threshold(gate, "max_regression"))
     logger.info("gate decided", extra=verdict)
     return verdict

@@ -59,7 +59,7 @@ def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
     schema = load_schema()
     defaults = event.get("defaults") if isinstance(event, dict) else None
     if not isinstance(defaults, dict):
-        raise InvalidInput("Invalid event: expected the object 'defaults'; run `kelpie deploy` again.")
+        raise InvalidInput("Invalid event: expected the object 'defaults'; deploy the stack again.")
     settings = resolve(event.get("input"), defaults, schema)
     logger.info("input resolved", extra={"sections": sorted(settings)})
     return settings
@@ -169,7 +169,7 @@ def _check_order(settings: dict[str, Any], rules: list[list[str]]) -> None:
             smaller, larger = _look_up(settings, left), _look_up(settings, right)
             holds = _OPERATORS[sign](smaller, larger)
         except (KeyError, TypeError):
-            raise InvalidInput(f"Invalid event: its 'defaults' lack {left} or {right}; run `kelpie deploy`.") from None
+            raise InvalidInput(f"Invalid event: its 'defaults' lack {left} or {right}; deploy again.") from None
         if not holds:
             raise InvalidInput(
                 f"Invalid values: '{left}' is {smaller} and '{right}' is {larger}; "

@@ -107,7 +107,7 @@ def handler(event: dict[str, Any], _context: LambdaContext) -> dict[str, Any]:
     """
     endpoint_name = event.get("endpoint_name") if isinstance(event, dict) else None
     if not isinstance(endpoint_name, str) or not endpoint_name:
-        raise InvalidEvidence("Invalid event: expected 'endpoint_name'; run `kelpie deploy` again.")
+        raise InvalidEvidence("Invalid event: expected 'endpoint_name'; deploy the stack again.")
     min_accuracy = _positive_number(event, "min_accuracy")
     max_latency_ms = _positive_number(event, "max_latency_ms")
     pictures = fetch_pictures(event.get("evidence_s3_uri"))

@@ -199,6 +199,7 @@ def test_smoke_test_answers(profile: str) -> None:
 @PROFILES
 def test_prune_versions(monkeypatch: pytest.MonkeyPatch, profile: str) -> None:
     monkeypatch.setattr(prune_versions, "list_versions", lambda _group: [])
+    monkeypatch.setattr(prune_versions, "in_use", lambda *_: prune_versions.InUse())
     keys = ["project", "model_package_group", "endpoint_name", "versions_to_keep"]
     whole = st.fixed_dictionaries(
         {}, optional={**dict.fromkeys(keys[:3], st.just("kelpie") | ANY_JSON), keys[3]: NUMBERS}

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from integration.harness import TIME_SCALE, LocalCloud
+from integration.clouds import own_cloud
+from integration.harness import LocalCloud
 
 from examples import dogs
-from workflow import config, datasets, executions, stack
-from workflow.local import cloud
+from workflow import executions
+from workflow.config import Config
 
 
 @pytest.fixture(scope="session")
@@ -24,16 +25,8 @@ def dogs_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def local_cloud(tmp_path_factory: pytest.TempPathFactory, dogs_folder: Path) -> Iterator[LocalCloud]:
     """The local cloud, with the stack deployed and the dogs uploaded."""
-    home = tmp_path_factory.mktemp("kelpie") / "local"
-    settings = config.load(None)
-    connection = cloud.up(home, region=settings.aws.region, time_scale=TIME_SCALE)
-    try:
-        account = connection.account()
-        outputs = stack.deploy(account, settings, on_event=lambda _: None)
-        uri = datasets.upload(account, outputs.data_bucket, dogs_folder)
-        yield LocalCloud(home, connection, account, outputs, uri)
-    finally:
-        cloud.down(home)
+    with own_cloud(tmp_path_factory.mktemp("kelpie") / "local", Config(), dogs_folder) as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

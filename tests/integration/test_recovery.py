@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from integration.harness import TIME_SCALE, LocalCloud, eventually
+from integration import clouds
+from integration.harness import LocalCloud, eventually
 
-from workflow import config, datasets, executions, models, recovery, stack
+from workflow import executions, models, recovery
 from workflow.account import Account
 from workflow.config import Config
 from workflow.errors import KelpieError
-from workflow.local import cloud
 
 EASY: dict[str, Any] = {"gate": {"min_test_accuracy": 0.0}, "smoke_test": {"min_accuracy": 0.0}}
 
@@ -26,15 +26,8 @@ EASY: dict[str, Any] = {"gate": {"min_test_accuracy": 0.0}, "smoke_test": {"min_
 @pytest.fixture(scope="module")
 def own_cloud(tmp_path_factory: pytest.TempPathFactory, dogs_folder: Path) -> Iterator[LocalCloud]:
     """A local cloud that nobody else changes."""
-    home = tmp_path_factory.mktemp("recovery") / "local"
-    settings = config.load(None)
-    connection = cloud.up(home, region=settings.aws.region, time_scale=TIME_SCALE)
-    try:
-        account = connection.account()
-        outputs = stack.deploy(account, settings, on_event=lambda _: None)
-        yield LocalCloud(home, connection, account, outputs, datasets.upload(account, outputs.data_bucket, dogs_folder))
-    finally:
-        cloud.down(home)
+    with clouds.own_cloud(tmp_path_factory.mktemp("recovery") / "local", Config(), dogs_folder) as found:
+        yield found
 
 
 def visited(execution: executions.Execution) -> set[str]:

@@ -15,6 +15,7 @@ import pytest
 
 from workflow.local import router as router_module
 from workflow.local.clock import Clock
+from workflow.local.faults import Faults
 from workflow.local.router import MAX_BODY_BYTES, Answer, Route, Router
 
 
@@ -74,7 +75,9 @@ def silent() -> Iterator[int]:
 def router(monkeypatch: pytest.MonkeyPatch) -> Iterator[Router]:
     monkeypatch.setattr(router_module, "_WAIT_FOR_SERVER_SECONDS", 0.2)
     monkeypatch.setattr(router_module, "INVOCATION_TIMEOUT_SECONDS", 0.2)
-    engine: Any = SimpleNamespace(clock=Clock(1.0), account_id="123456789012", region="us-east-1")
+    engine: Any = SimpleNamespace(
+        clock=Clock(1.0), account_id="123456789012", region="us-east-1", faults=Faults()
+    )
     found = Router(engine)
     yield found
     found.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -21,8 +21,8 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 class Account:
     """An account with one execution, which has ended, behind a connection that fails `failures` times first."""
 
-    def __init__(self, failures: int = 0) -> None:
-        self.failures = failures
+    def __init__(self, failures: int = 0, events: list[dict[str, Any]] | None = None) -> None:
+        self.failures, self.events = failures, events or []
 
     def client(self, service: str) -> Account:
         return self
@@ -42,13 +42,29 @@ class Account:
         }
 
     def get_execution_history(self, **_: Any) -> dict[str, Any]:
-        return {"events": []}
+        return {"events": self.events}
 
 
 def printed(account: Account, **console: Any) -> str:
     text = io.StringIO()
     watch(account, "arn:e", Console(file=text, width=100, **console))  # type: ignore[arg-type]
     return text.getvalue()
+
+
+def visit(kind: str, name: str, at: int) -> list[dict[str, Any]]:
+    """The events of a state of this type that takes a second."""
+    entered, exited = NOW + timedelta(seconds=at), NOW + timedelta(seconds=at + 1)
+    return [
+        {"type": f"{kind}StateEntered", "timestamp": entered, "stateEnteredEventDetails": {"name": name}},
+        {"type": f"{kind}StateExited", "timestamp": exited, "stateExitedEventDetails": {"name": name}},
+    ]
+
+
+def test_the_laps_of_a_waiting_loop_are_not_printed_one_by_one() -> None:
+    events = [*visit("Wait", "WaitForEndpoint", 0), *visit("Task", "SmokeTest", 1)]
+    said = printed(Account(events=events))
+    assert "SUCCEEDED SmokeTest 1.0 s" in said
+    assert "WaitForEndpoint" not in said
 
 
 @pytest.mark.parametrize("terminal", [False, True])

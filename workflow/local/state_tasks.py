@@ -103,6 +103,7 @@ def install(identity: Identity, faults: Faults) -> None:
     aws_sdk_module._SERVICE_ERROR_NAMES.update(_ERROR_PREFIXES)
     lambda_module._SUPPORTED_API_PARAM_BINDINGS["invoke"].add("InvocationType")
     aws_sdk, dynamodb = aws_sdk_module.StateTaskServiceAwsSdk, dynamodb_module.StateTaskServiceDynamoDB
+    replace(service_module.StateTaskService, "_after_eval_execution", _report_success)
     replace(aws_sdk, "_normalise_parameters", _to_api_parameters)
     replace(aws_sdk, "_eval_service_task", _eval_aws_sdk_task)
     replace(aws_sdk, "_get_task_failure_event", _aws_sdk_failure)
@@ -153,8 +154,6 @@ class SageMakerTask(service_module.StateTaskService):
         if self.resource.condition:
             self._add_submitted_event(env)
             env.stack[-1] = self._follow(env, normalised_parameters["TrainingJobName"], state_credentials)
-            if not env.is_running():  # aborted or timed out: no success to report
-                return
         super()._after_eval_execution(
             env=env,
             resource_runtime_part=resource_runtime_part,
@@ -208,6 +207,15 @@ def client_of(identity: Identity, service: str, role_arn: str) -> Any:
     client = identity.client(service, role_arn, "states.amazonaws.com", max_attempts=1)
     client.meta.events.register("before-sign", _name_state, unique_id=STATE_HEADER)  # once, whatever is cached
     return client
+
+
+_original_report_success = service_module.StateTaskService._after_eval_execution
+
+
+def _report_success(self: Any, env: Any, *arguments: Any, **named: Any) -> None:
+    """What is answered after the Task has timed out, or the execution was stopped, is no success to report."""
+    if env.is_running():
+        _original_report_success(self, env, *arguments, **named)
 
 
 _evaluated = threading.local()
