@@ -75,9 +75,7 @@ def silent() -> Iterator[int]:
 def router(monkeypatch: pytest.MonkeyPatch) -> Iterator[Router]:
     monkeypatch.setattr(router_module, "_WAIT_FOR_SERVER_SECONDS", 0.2)
     monkeypatch.setattr(router_module, "INVOCATION_TIMEOUT_SECONDS", 0.2)
-    engine: Any = SimpleNamespace(
-        clock=Clock(1.0), account_id="123456789012", region="us-east-1", faults=Faults()
-    )
+    engine: Any = SimpleNamespace(clock=Clock(1.0), account_id="123456789012", region="us-east-1", faults=Faults())
     found = Router(engine)
     yield found
     found.close()
