@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -40,3 +41,42 @@ def test_the_command_line_starts_without_an_sdk(module: str) -> None:
     code = f"import sys, {module}; print([name for name in {heavy!r} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert result.stdout.strip() == "[]"
+
+
+_SDKS = ("boto3", "sagemaker", "stepfunctions", "moto", "torch", "pygraphviz")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "needs"),
+    [
+        (["--help"], set()),
+        (["init", "kelpie.toml"], set()),
+        (["cost"], set()),
+        (["local", "status"], {"boto3"}),
+        (["start", "--local", "--input", "{"], set()),
+        (["list"], {"boto3"}),
+        (["describe"], {"boto3"}),
+        (["predict", __file__], {"boto3"}),
+        (["graph"], {"boto3", "sagemaker", "stepfunctions"}),
+    ],
+    ids=" ".join,
+)
+def test_a_command_imports_only_the_sdks_that_it_needs(tmp_path: Path, arguments: list[str], needs: set[str]) -> None:
+    code = (
+        "import sys; from workflow.cli import main\n"
+        f"sys.argv = ['kelpie', *{arguments!r}]\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        f"print('imported', sorted(set({_SDKS!r}) & set(sys.modules)), file=sys.stderr)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "KELPIE_HOME": str(tmp_path / ".kelpie")}
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+        timeout=60,
+        check=True,
+    )
+    imported = set(ast.literal_eval(result.stderr.rpartition("imported ")[2]))
+    assert imported <= needs

@@ -131,7 +131,7 @@ def test_only_small_jpegs_of_the_archive_are_shown() -> None:
     assert len(shown) <= report.MAX_PICTURES
 
 
-@pytest.mark.parametrize("archive", [b"", b"no archive", evidence()[:200]])
+@pytest.mark.parametrize("archive", [b"", b"no archive", evidence()[:200]], ids=["empty", "no archive", "cut off"])
 def test_a_damaged_archive_is_said(archive: bytes) -> None:
     html = rendered(FakeAccount(archive=archive))
     assert "is not an intact archive of evidence" in html
