@@ -59,7 +59,7 @@ _SDKS = ("boto3", "sagemaker", "stepfunctions", "moto", "torch", "pygraphviz")
         (["predict", __file__], {"boto3"}),
         (["graph"], {"boto3", "sagemaker", "stepfunctions"}),
     ],
-    ids=" ".join,
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_a_command_imports_only_the_sdks_that_it_needs(tmp_path: Path, arguments: list[str], needs: set[str]) -> None:
     code = (
