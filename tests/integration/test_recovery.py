@@ -13,14 +13,19 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 from integration import clouds
-from integration.harness import LocalCloud, eventually
+from integration.harness import SMALL, LocalCloud, eventually
 
 from workflow import executions, models, recovery
 from workflow.account import Account
 from workflow.config import Config
 from workflow.errors import KelpieError
 
-EASY: dict[str, Any] = {"gate": {"min_test_accuracy": 0.0}, "smoke_test": {"min_accuracy": 0.0}}
+# The hosting of all tests: a version that comes back is scaled as the input says.
+EASY: dict[str, Any] = {
+    "gate": {"min_test_accuracy": 0.0},
+    "smoke_test": {"min_accuracy": 0.0},
+    "hosting": SMALL["hosting"],
+}
 
 
 @pytest.fixture(scope="module")

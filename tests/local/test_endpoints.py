@@ -116,10 +116,14 @@ def test_an_update_swaps_the_model_while_no_request_fails_and_keeps_the_count_if
     assert (versions[0], versions[-1]) == ("one", "two")
     assert described["EndpointConfigName"] == config
     assert described["ProductionVariants"][0]["CurrentInstanceCount"] == 2
-    running = [each for each in world.process_names() if each.startswith("AllTraffic/")]
+
+    def servers() -> list[str]:
+        return [each for each in world.process_names() if each.startswith("AllTraffic/")]
+
+    running = servers()
     world.sagemaker.delete_endpoint(EndpointName=name)
     wait_until(lambda: gone(world, name))
-    assert len(world.process_names()) == len(running) - 2
+    assert len(servers()) == len(running) - 2
 
 
 def test_an_update_to_a_broken_model_leaves_the_old_one_in_service(world: World) -> None:
