@@ -111,7 +111,8 @@ TARGETS: dict[str, Target] = {
         "Lambda: any JSON; what can be answered is answered", 40, 500, ("ok", "InvalidEvent")
     ),
     "Classify events": Target(
-        "Lambda: any JSON as a direct call", 60, 700, ("InvalidRequest", "EndpointFailed"),
+        "Lambda: any JSON as a direct call; with a `requestContext` it answers 400", 60, 700,
+        ("ok", "InvalidRequest", "EndpointFailed"),
     ),
     "Classify requests": Target(
         "Lambda: HTTP events of format 2.0, whole and damaged", 60, 700, ("200", "400", "404", "413", "415"),
