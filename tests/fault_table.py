@@ -12,7 +12,7 @@ from typing import Any
 
 from integration.drills import MODES, Machine
 
-from workflow.fault_commands import fault_app
+from workflow.commands.faults import fault_app
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/reference/faults.md"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from integration.drills import MODES, Machine
 
-from workflow.fault_commands import fault_app
+from workflow.commands.faults import fault_app
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/reference/faults.md").read_text()

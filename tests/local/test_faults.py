@@ -14,8 +14,8 @@ from botocore.exceptions import ClientError
 from typer.testing import CliRunner
 
 from tests.local.test_stepfunctions import PASS, Machines, catch, task
+from workflow.commands.faults import fault_app
 from workflow.errors import KelpieError, NotRunning
-from workflow.fault_commands import fault_app
 from workflow.local import cloud
 from workflow.local.faults import fault_of
 

@@ -14,7 +14,7 @@ import report_account
 from pygraphviz import AGraph
 from report_account import DEFINITION, FAILURE, FakeAccount
 
-from workflow import definition, drawing, executions
+from workflow import definition, drawing, executions, layout
 from workflow.config import Config
 from workflow.graph import Graph
 
@@ -95,7 +95,7 @@ def test_the_main_line_goes_straight_down(whole: Graph) -> None:
 
 def test_no_state_covers_another(whole: Graph) -> None:
     for every_state in (False, True):
-        placed = list(drawing._page(whole if every_state else whole.overview(), wide=False).layout.boxes.items())
+        placed = list(layout.lay_out(whole if every_state else whole.overview(), wide=False).layout.boxes.items())
         for number, (name, box) in enumerate(placed):
             for other, covered in placed[number + 1 :]:
                 apart = (

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
+from workflow.commands.faults import fault_app
 from workflow.commands.session import AsJson, ConfigFile, load_config, local_account, print_json
 from workflow.errors import UsageError
-from workflow.fault_commands import fault_app
 
 app = typer.Typer(help="The local cloud on this machine.", no_args_is_help=True)
 app.add_typer(fault_app, name="fault")
