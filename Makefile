@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 PARALLEL := -n 2 --dist loadgroup
+CHECKOV := build/checkov
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-all check lock clean
@@ -37,18 +38,30 @@ test: $(INSTALLED) ## the fast tests, real executions among them
 test-all: $(INSTALLED) ## every test that runs offline, slow drills too
 	$(BIN)/python -m pytest $(PARALLEL) -m 'not browser and not aws'
 
-check: $(INSTALLED) ## lint, types, import directions, spelling
+check: $(INSTALLED) $(CHECKOV)/.installed ## lint, types, import directions, spelling, template, definition
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell
 	$(BIN)/cfn-lint workflow/stack.yaml
+	$(BIN)/kelpie definition > build/definition.asl.json
+	$(BIN)/statelint build/definition.asl.json
+	$(CHECKOV)/bin/checkov --framework cloudformation --file workflow/stack.yaml --compact --quiet --skip-download
 
-lock: ## write constraints.txt from a fresh environment
+# checkov wants older libraries than we do, so it has an environment of its own. It needs no network once installed.
+$(CHECKOV)/.installed: checkov.lock
+	rm -rf $(CHECKOV) && $(PYTHON) -m venv $(CHECKOV)
+	$(CHECKOV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement checkov.lock
+	touch $@
+
+lock: ## write constraints.txt and checkov.lock from fresh environments
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip install --quiet '.[dev]'
 	build/lock/bin/python -m pip freeze --exclude kelpie > constraints.txt
+	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet checkov
+	build/lock/bin/python -m pip freeze > checkov.lock
 	rm -rf build/lock
 
 clean: ## remove everything that the targets made

@@ -13,7 +13,7 @@ from typing import Any
 import boto3
 from moto.awslambda_simple.models import LambdaSimpleBackend
 from moto.cloudformation import parsing, urls
-from moto.cloudformation.models import Stack
+from moto.cloudformation.models import ChangeSet, CloudFormationBackend, Stack
 from moto.core.config import default_user_config
 from moto.s3.models import FakeBucket
 from moto.server import ThreadedMotoServer
@@ -58,13 +58,17 @@ def stack_server() -> Iterator[StackServer]:
     replaced = [
         (parsing, "resource_class_from_type"),
         (parsing, "resource_name_property_from_type"),
-        (parsing, "get_references_from_template"),
+        (parsing.ResourceMap, "build_resource_diff"),
         (parsing.ResourceMap, "delete"),
+        (parsing.ResourceMap, "update"),
         (Stack, "create_resources"),
         (Stack, "update"),
         (Stack, "delete"),
         (Stack, "stack_resources"),
         (FakeBucket, "get_permission"),
+        (ChangeSet, "diff"),
+        (CloudFormationBackend, "delete_stack"),
+        (CloudFormationBackend, "execute_change_set"),
         (LambdaSimpleBackend, "invoke"),
     ]
     originals = [(owner, name, getattr(owner, name)) for owner, name in replaced]

@@ -1,6 +1,10 @@
 """The training container's entry point; shipped as `train.py` at the root of the source archive."""
 
-from training.main import main
-
 if __name__ == "__main__":  # the processes that are spawned per GPU import this file again
+    from training import wheels
+
+    wheels.provide()
+
+    from training.main import main  # what it imports may be among the wheels
+
     raise SystemExit(main())

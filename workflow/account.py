@@ -36,15 +36,31 @@ class Account:
         self.region: str = session.region_name
         self._clients: dict[str, Any] = {}
 
-    def client(self, service: str) -> Any:
-        """The cached boto3 client of a service, by its boto3 name (`"stepfunctions"`, `"sagemaker"`)."""
-        if service not in self._clients:
+    def client(self, service: str, region: str | None = None) -> Any:
+        """The cached boto3 client of a service, by its boto3 name (`"stepfunctions"`, `"sagemaker"`).
+
+        `region` is for services that are not in every Region, such as the price list.
+        """
+        key = f"{service} {region}" if region else service
+        if key not in self._clients:
             # inject_host_prefix: "sync-" or "api." before a loopback address names no host.
             config = ClientConfig(
                 retries={"mode": "standard", "max_attempts": 4}, inject_host_prefix=self.endpoint_url is None
             )
-            self._clients[service] = self._session.client(service, endpoint_url=self.endpoint_url, config=config)
-        return self._clients[service]
+            self._clients[key] = self._session.client(
+                service, region_name=region or self.region, endpoint_url=self.endpoint_url, config=config
+            )
+        return self._clients[key]
+
+    @cached_property
+    def partition(self) -> str:
+        """`aws`, or the partition of a Region in China or for the US government."""
+        return str(self._session.get_partition_for_region(self.region))
+
+    @property
+    def dns_suffix(self) -> str:
+        """How the partition's addresses end. Source: botocore 1.44.5, endpoints.json, read 2026-11."""
+        return "amazonaws.com.cn" if self.partition == "aws-cn" else "amazonaws.com"
 
     @cached_property
     def account_id(self) -> str:

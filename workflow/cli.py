@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from workflow.commands import executions, local, models, project
+from workflow.commands import executions, local, models, preflight, project, stack, verify_aws
 from workflow.errors import KelpieError
 
 app = typer.Typer(
@@ -20,7 +20,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for part in (executions, models, project):
+for part in (executions, models, project, preflight, stack, verify_aws):
     app.add_typer(part.app)
 app.add_typer(local.app, name="local")
 
@@ -58,7 +58,8 @@ def _refusal(error: Exception) -> KelpieError | None:
             f"{error.operation_name} was refused: {answer.get('Code', 'no error code')}",
             detail=answer.get("Message", ""),
         )
-    return KelpieError("AWS could not be reached", detail=str(error), fix="kelpie local status")
+    fix = "aws sts get-caller-identity" if "--aws" in sys.argv else "kelpie local status"
+    return KelpieError("AWS could not be reached", detail=str(error), fix=fix)
 
 
 def _report(error: KelpieError) -> None:

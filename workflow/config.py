@@ -7,20 +7,25 @@ and docs/reference/settings.md. Importing this module is cheap: it needs no AWS 
 
 from __future__ import annotations
 
+import re
 import tomllib
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from workflow.errors import ConfigError
+from workflow.instances import LOCAL_STORAGE
 from workflow.names import MAX_PROJECT_LENGTH, MAX_SAGEMAKER_NAME_LENGTH
 
 DEFAULT_FILE = Path("kelpie.toml")
 
-S3_FOLDER = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/([^/\s\x24{}][^\s\x24{}]*/)?$"
-"""A bucket or a folder in it. The slash at the end is required: without it `dogs` would also match `dogs-old/`."""
+S3_FOLDER = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/([^/\s\x24{}][^\s\x24{}]*/)?(_SUCCESS)?$"
+"""A bucket or a folder in it. The slash at the end is required: without it `dogs` would also match `dogs-old/`.
+
+The marker object `_SUCCESS` in it stands for the folder: that is what an event about new data names.
+"""
 
 # Look-arounds would be clearer than "t and then no digit", but pydantic's regular expressions have none.
 HOSTING_INSTANCE = r"^ml\.([a-su-z][a-z0-9-]*|t[a-z][a-z0-9-]*)\.[a-z0-9-]+$"
@@ -35,6 +40,9 @@ TRAINING_JOB = r"^([a-z][a-z0-9-]*-[0-9a-f]{32}-[0-9])?$"
 MODEL_PACKAGE = r"^(arn:aws[a-z-]*:sagemaker:[a-z0-9-]+:[0-9]{12}:model-package/[a-z][a-z0-9-]*/[0-9]+)?$"
 """The ARN of a version of a model package group, or nothing."""
 
+SCHEDULE_EXPRESSION = r"^(rate|cron|at)\([^()]+\)$"
+"""An expression of EventBridge Scheduler, by its looks; what is inside is checked before a deployment."""
+
 PROGRAM = r"^(inference/([A-Za-z0-9_-]+/)*[A-Za-z0-9_-]+\.py)?$"
 """The path of a handler in the model archive's `code/`, or nothing."""
 
@@ -45,6 +53,19 @@ ORDER_RULES: list[list[str]] = [
     ["training.instance_count", "<=", "training.batch_size"],
 ]
 """Rules between two settings, which JSON Schema cannot say."""
+
+STACK_ORDER_RULES: list[list[str]] = [
+    ["concurrency.classify_provisioned_min", "<=", "concurrency.classify_provisioned_max"],
+]
+"""The same between two settings of the stack, which no execution's input can hold."""
+
+SAME_KIND_RULES: dict[str, str] = {
+    "training.instance_type": LOCAL_STORAGE,
+    "hosting.instance_type": LOCAL_STORAGE,
+}
+"""Settings that an execution's input may override by a value of the same kind only: if `kelpie.toml`'s matches the
+pattern, the input's must, and if not, not. A volume's KMS key is in the definition or it is not; see
+docs/decisions/0010-volume-keys.md."""
 
 
 class Section(BaseModel):
@@ -183,8 +204,11 @@ class AwsSettings(Section):
 
 
 class VpcSettings(Section):
-    """The network that training jobs and models run in; leave both lists empty to use none of your own."""
+    """The network that training jobs and models run in; leave it as it is to use none of your own."""
 
+    create: bool = False
+    """Let the stack make one: two private subnets without internet access, with endpoints to S3 (free), KMS and
+    CloudWatch Logs (billed by the hour). With it both lists stay empty."""
     subnet_ids: Annotated[
         tuple[Annotated[str, Field(pattern=r"^subnet-[0-9a-z]+$")], ...], Field(max_length=16, strict=False)
     ] = ()
@@ -193,6 +217,75 @@ class VpcSettings(Section):
         tuple[Annotated[str, Field(pattern=r"^sg-[0-9a-z]+$")], ...], Field(max_length=5, strict=False)
     ] = ()
     """Security groups, at most 5. Training on several hosts needs one that allows traffic to itself."""
+
+    @model_validator(mode="after")
+    def _is_one_network(self) -> VpcSettings:
+        if self.create and (self.subnet_ids or self.security_group_ids):
+            raise ValueError(
+                "create = true makes subnets and security groups; leave subnet_ids and security_group_ids out"
+            )
+        return self
+
+
+class ScheduleSettings(Section):
+    """When executions start by themselves, with every default. Disabled until `kelpie schedule enable`."""
+
+    expression: Annotated[str, Field(pattern=SCHEDULE_EXPRESSION, max_length=256)] = "cron(0 3 ? * SUN *)"
+    """`rate(value unit)`, `cron(minutes hours day-of-month month day-of-week year)` or `at(yyyy-mm-ddThh:mm:ss)`."""
+    time_zone: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_+/-]*$", max_length=50)] = "UTC"
+    """IANA name of the time zone that cron and at expressions are in; daylight saving time is followed."""
+    flexible_window_minutes: Annotated[int, Field(ge=0, le=1440)] = 0
+    """Minutes after the scheduled time within which the execution may start; 0 for exactly then."""
+
+
+class TriggersSettings(Section):
+    """What else starts executions."""
+
+    on_new_data: bool = False
+    """An object named `_SUCCESS` in a folder of the project's data bucket starts an execution on that folder. Put it
+    there last."""
+
+
+class NotificationsSettings(Section):
+    """Who hears how executions end, and of alarms."""
+
+    email: Annotated[str, Field(pattern=r"^([^@\s]+@[^@\s]+)?$", max_length=254)] = ""
+    """Address that is subscribed to the topic, and must confirm it once; empty for none."""
+
+
+class BudgetSettings(Section):
+    """A message when the costs of the month get high; it stops nothing."""
+
+    monthly_usd: Annotated[int, Field(ge=0, le=100_000_000)] = 0
+    """Costs of the WHOLE ACCOUNT per month, in USD: the topic hears of 80 percent spent and of 100 percent forecast.
+    0 for no budget."""
+
+
+class ConcurrencySettings(Section):
+    """How many requests the classify Lambda answers at once. An account has a limit, 1,000 or fewer when it is new, and
+    reservations must leave 100 of it."""
+
+    classify_reserved: Annotated[int, Field(ge=0, le=100_000)] = 0
+    """Requests at once that it has for itself and never exceeds; 0 to share the account's."""
+    classify_provisioned_min: Annotated[int, Field(ge=0, le=100_000)] = 0
+    """Instances that are always warm, and billed by the second; 0 for none. Not above `classify_reserved`, unless that
+    is 0."""
+    classify_provisioned_max: Annotated[int, Field(ge=0, le=100_000)] = 0
+    """Up to how many warm instances autoscaling goes when 70 percent of them are busy."""
+
+    @model_validator(mode="after")
+    def _fits_into_the_reservation(self) -> ConcurrencySettings:
+        if 0 < self.classify_reserved < self.classify_provisioned_max:
+            raise ValueError("classify_provisioned_max must not be above classify_reserved, unless that is 0")
+        return self
+
+
+class TrailSettings(Section):
+    """The audit trail."""
+
+    enabled: bool = False
+    """A CloudTrail trail records management events, every object that is read or written in the project's buckets, and
+    every call of the classify Lambda. Billed per event."""
 
 
 class WeightsSettings(Section):
@@ -238,8 +331,8 @@ class CostSettings(Section):
     """A limit on what an execution may cost."""
 
     max_usd_per_execution: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
-    """`kelpie start` refuses an execution that can cost more than this, in USD: training to its time limits at
-    on-demand prices, and all state transitions. 0 sets no limit. `kelpie cost` shows the figure."""
+    """`kelpie start` refuses an execution that can cost more than this, in USD: above all training to its time limits
+    at on-demand prices. 0 sets no limit. `kelpie cost` shows the figure and its parts."""
 
 
 class LocalSettings(Section):
@@ -256,6 +349,12 @@ class Config(SharedSections):
     project: ProjectSettings = ProjectSettings()
     aws: AwsSettings = AwsSettings()
     vpc: VpcSettings = VpcSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
+    triggers: TriggersSettings = TriggersSettings()
+    notifications: NotificationsSettings = NotificationsSettings()
+    budget: BudgetSettings = BudgetSettings()
+    concurrency: ConcurrencySettings = ConcurrencySettings()
+    trail: TrailSettings = TrailSettings()
     weights: WeightsSettings = WeightsSettings()
     lock: LockSettings = LockSettings()
     retention: RetentionSettings = RetentionSettings()
@@ -292,7 +391,7 @@ def load(path: Path | None = None) -> Config:
         config = Config.model_validate(values)
     except ValidationError as error:
         raise ConfigError(f"{path} has values that are not allowed.", _explain(error, Config), _FIX) from error
-    _check_order(config.model_dump(), path)
+    _check_order(config.model_dump(), path, [*ORDER_RULES, *STACK_ORDER_RULES])
     return config
 
 
@@ -314,6 +413,7 @@ def check_execution_input(values: dict[str, Any], config: Config) -> None:
     for name, section in given.items():
         merged[name] |= section
     _check_order(merged, "the execution input")
+    _check_kinds(merged, config)
 
 
 def _whole(section: Any) -> Any:
@@ -327,8 +427,9 @@ def execution_input_schema() -> dict[str, Any]:
     """JSON Schema (draft-07) of an execution's input.
 
     Nothing is required and nothing unknown is allowed, but for the `Comment` that the console puts in. The extra
-    keyword `x-order-rules` holds the rules between two settings as [left, operator, right]. There are no defaults in
-    it: those of the deployed `kelpie.toml` reach ResolveInput through the state machine.
+    keyword `x-order-rules` holds the rules between two settings as [left, operator, right], and `x-same-kind-rules`
+    the settings whose default and override must both match a pattern or both not. There are no defaults in it: those
+    of the deployed `kelpie.toml` reach ResolveInput through the state machine.
     """
     sections = {name: _section_schema(field.annotation) for name, field in ExecutionInput.model_fields.items()}
     return {
@@ -338,6 +439,7 @@ def execution_input_schema() -> dict[str, Any]:
         "additionalProperties": False,
         "properties": {"Comment": {"type": "string"}, **sections},
         "x-order-rules": ORDER_RULES,
+        "x-same-kind-rules": SAME_KIND_RULES,
     }
 
 
@@ -365,7 +467,7 @@ def reference() -> str:
             shown = list(default) if isinstance(default, tuple) else default
             lines.append(f"| `{key}` | `{_toml(shown)}` | {_allowed(rules)} | {rules['description']} |")
         lines.append("")
-    rules_text = [f"`{left}` {operator} `{right}`" for left, operator, right in ORDER_RULES]
+    rules_text = [f"`{left}` {operator} `{right}`" for left, operator, right in [*ORDER_RULES, *STACK_ORDER_RULES]]
     lines += ["## Between settings", "", *[f"- {text}" for text in rules_text], ""]
     return "\n".join(lines)
 
@@ -406,15 +508,28 @@ def _siblings(location: tuple[int | str, ...], whole: type[Section]) -> list[str
     return sorted(fields)
 
 
-def _check_order(values: dict[str, Any], source: Path | str) -> None:
+def _check_order(values: dict[str, Any], source: Path | str, rules: list[list[str]] = ORDER_RULES) -> None:
     def value(key: str) -> int:
         section, name = key.split(".")
         return int(values[section][name])
 
-    for left, operator, right in ORDER_RULES:
+    for left, operator, right in rules:
         if value(left) > value(right):
             detail = f"{left} = {value(left)}, {right} = {value(right)}: must be {left} {operator} {right}"
             raise ConfigError(f"{source} has values that are not allowed.", detail, _FIX)
+
+
+def _check_kinds(values: dict[str, Any], config: Config) -> None:
+    for key, pattern in SAME_KIND_RULES.items():
+        section, name = key.split(".")
+        default, value = str(config.defaults()[section][name]), str(values[section][name])
+        if (re.match(pattern, default) is None) != (re.match(pattern, value) is None):
+            detail = (
+                f"{key} = {value!r}, and the stack was deployed for {default!r}: one has local storage, which takes no "
+                "KMS key, and the other has none"
+            )
+            fix = f"set {key} in kelpie.toml and deploy again"
+            raise ConfigError("the execution input has values that are not allowed.", detail, fix)
 
 
 def _toml(value: object) -> str:

@@ -39,6 +39,7 @@ from typing import Any, NamedTuple
 
 from workflow import names
 from workflow.config import Config
+from workflow.instances import has_local_storage
 from workflow.sdk import (
     Catch,
     Chain,
@@ -65,6 +66,8 @@ from workflow.training_job import (
     CHAMPION,
     FINGERPRINT,
     START_AND_END_SECONDS,
+    security_groups,
+    subnets,
     trained_model,
     training_fingerprint,
     training_step,
@@ -97,11 +100,15 @@ SUBSTITUTIONS = frozenset(
         "ModelPackageGroup",
         "NotificationTopicArn",
         "Partition",
+        "PrivateSubnetA",
+        "PrivateSubnetB",
         "Region",
         "ServingImage",
         "TrainingImage",
         "TrainingRoleArn",
+        "TrainingSecurityGroup",
         "WeightsChannelUri",
+        "WheelsChannelUri",
         *(f"{name}FunctionArn" for name in FUNCTIONS),
     }
 )
@@ -680,10 +687,10 @@ def host(config: Config) -> Chapter:
             "Environment": {"PYTHONUNBUFFERED": "1", "SAGEMAKER_PROGRAM": Expr("$.artifacts.program")},
         },
     }
-    if config.vpc.subnet_ids:
+    if subnets(config):
         model_parameters["VpcConfig"] = {
-            "Subnets": list(config.vpc.subnet_ids),
-            "SecurityGroupIds": list(config.vpc.security_group_ids),
+            "Subnets": subnets(config),
+            "SecurityGroupIds": security_groups(config),
         }
     create_model = ModelStep(
         "CreateModel",
@@ -710,7 +717,8 @@ def host(config: Config) -> Chapter:
         comment="Instances, encryption, and what is recorded of requests and answers",
     )
     create_endpoint_config.fields["parameters"] |= {
-        "KmsKeyId": "${KmsKeyArn}",
+        # Local disks are encrypted by their own hardware, and SageMaker refuses a key for them.
+        **({} if has_local_storage(config.hosting.instance_type) else {"KmsKeyId": "${KmsKeyArn}"}),
         "DataCaptureConfig": {
             "EnableCapture": True,
             "InitialSamplingPercentage": 10,

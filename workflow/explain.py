@@ -78,13 +78,14 @@ def _sentence(execution: Execution, state: str) -> tuple[str, str]:
 
 
 def _command(account: Account, execution: Execution, job: dict[str, Any]) -> str:
+    where = "" if account.endpoint_url else " --aws"
     brought_back = execution.input.get("rollback", {}).get("model_package_arn")
     if brought_back:
-        return f"kelpie rollback {brought_back}"
+        return f"kelpie rollback {brought_back}{where}"
     if job and execution.error not in _SAME_AGAIN and _something_trained(account, job):
-        return f"kelpie resume {execution.name}"
+        return f"kelpie resume {execution.name}{where}"
     given = {name: value for name, value in execution.input.items() if name not in ("Comment", "resume")}
-    parts = ["kelpie", "start", *(["--local"] if account.endpoint_url else [])]
+    parts = ["kelpie", "start", "--local" if account.endpoint_url else "--aws"]
     return shlex.join([*parts, *(["--input", json.dumps(given)] if given else [])])
 
 

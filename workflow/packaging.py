@@ -34,6 +34,7 @@ LAMBDAS = (
     "quality_gate",
     "resolve_input",
     "smoke_test",
+    "sweep",
 )
 
 VENDORED = ("aws-lambda-powertools", "fastjsonschema", "jmespath", "typing_extensions")
@@ -62,11 +63,13 @@ class Asset:
     name: str
     content: bytes | Path
     sha256: str
+    folder: str = ""
+    """The S3 prefix of files that belong together, which contains a hash of them all; empty: this file's alone."""
 
     @property
     def prefix(self) -> str:
-        """The S3 prefix that holds this file and nothing else, with a trailing slash."""
-        return f"assets/{self.sha256}/"
+        """The S3 prefix that holds this file, and nothing that does not belong to it, with a trailing slash."""
+        return self.folder or f"assets/{self.sha256}/"
 
     @property
     def key(self) -> str:
@@ -98,6 +101,11 @@ def training_archive() -> Asset:
     for room in ("training", "inference"):
         files.update(_files_below(SOURCE_ROOT / room, under=f"{room}/"))
     return asset_of_bytes("sourcedir.tar.gz", _tar_gz(files))
+
+
+def serving_context() -> Asset:
+    """`serving-context.zip`: what the serving image is built from, under the paths that its Dockerfile names."""
+    return asset_of_bytes("serving-context.zip", _zip(_files_below(SOURCE_ROOT / "inference", under="inference/")))
 
 
 def check_program(program: str) -> None:

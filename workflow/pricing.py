@@ -1,12 +1,14 @@
 """The cost model: what an execution cost, and what its endpoint costs while it waits for requests.
 
-The price table, `prices.json`, is dated and names its source; a price that nobody could check is `unverified`.
+The price table, `prices.json`, is dated and names its source; a price that nobody could check is `unverified`. Prices
+that `kelpie preflight --aws` has read from AWS's price list lie in a file of the project folder and take their place.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -26,6 +28,7 @@ class Prices:
     region: str
     usd_per_instance_hour: dict[str, dict[str, float]]
     usd_per_state_transition: float
+    usd_per_unit: dict[str, float]
 
     def instance_hour(self, use: Literal["training", "hosting"], instance_type: str) -> float | None:
         """USD for one hour of one instance, or None when the table does not list the type."""
@@ -49,9 +52,38 @@ class Cost:
         return None if self.training_usd is None else self.training_usd + self.transitions_usd
 
 
-@cache
+def refreshed_file() -> Path:
+    """Where prices that were read from AWS lie: `$KELPIE_HOME/prices.json`, else `.kelpie/prices.json`."""
+    return Path(os.environ.get("KELPIE_HOME") or ".kelpie") / "prices.json"
+
+
 def load_prices() -> Prices:
-    """Read the table that ships with Kelpie."""
+    """The table that ships with Kelpie, with the prices that were read from AWS since, if any, in place of its own.
+
+    A refreshed table holds the prices of one Region; what it lacks is of the table that ships with Kelpie.
+    """
+    shipped = shipped_prices()
+    try:
+        read = json.loads(refreshed_file().read_text(encoding="utf-8"))
+        hours = {
+            use: {**shipped.usd_per_instance_hour[use], **read["usd_per_instance_hour"].get(use, {})}
+            for use in shipped.usd_per_instance_hour
+        }
+        return replace(
+            shipped,
+            as_of=str(read["as_of"]),
+            source=str(read["source"]),
+            region=str(read["region"]),
+            usd_per_instance_hour=hours,
+            usd_per_state_transition=float(read.get("usd_per_state_transition", shipped.usd_per_state_transition)),
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none, or not one of ours
+        return shipped
+
+
+@cache
+def shipped_prices() -> Prices:
+    """The table that ships with Kelpie."""
     table = json.loads((Path(__file__).parent / "prices.json").read_text(encoding="utf-8"))
     table.pop("note")
     return Prices(**table)
@@ -83,13 +115,15 @@ def estimate(
     hosting_instance_type: str,
     min_instance_count: int,
     max_instance_count: int,
+    prices: Prices | None = None,
 ) -> Estimate:
     """The most that an execution with these settings can cost, at on-demand prices.
 
     A spot job that ran to its limit and was then stopped for lack of capacity is followed by an on-demand job of the
     same limit, so with managed spot the limit counts twice. What spot capacity saves is known afterwards only.
+    `prices` of None takes the current ones.
     """
-    prices = load_prices()
+    prices = prices or load_prices()
     training_hour = prices.instance_hour("training", training_instance_type)
     hosting_hour = prices.instance_hour("hosting", hosting_instance_type)
     seconds = max_runtime_seconds * (2 if managed_spot else 1)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from workflow import costs
 from workflow.config import Config, SharedSections, reference
 from workflow.packaging import SOURCE_ROOT
 
@@ -213,6 +214,7 @@ _EXIT_CODES = """## Exit codes
 
 PAGES: dict[str, Callable[[], str]] = {
     "command-line.md": command_line,
+    "costs.md": costs.reference,
     "errors.md": errors,
     "local-cloud.md": local_cloud,
     "metrics.md": metrics,

@@ -1,45 +1,36 @@
-"""The account's stack: validate, deploy, read outputs, destroy. The same code for AWS and for the local cloud.
+"""The account's stack: validate, deploy, read outputs. The same code for AWS and for the local cloud.
 
 A deployment has two phases, because assets need a bucket and nothing but the stack may create one. Phase 1, only when
-there is no stack yet, creates it from the part of stack.yaml that the artifact bucket consists of. Then the assets are
-uploaded, under keys that contain their SHA-256, and phase 2 updates the stack to the whole template. A failure of
-phase 2 leaves a stack that the next deployment updates.
+there is no stack yet, creates it from the part of stack.yaml that artifact bucket, image registry and image build
+consist of. Then the assets are uploaded, under keys that contain their SHA-256, the serving image is built, and phase 2
+updates the stack to the whole template. Both phases are change sets, shown before they are executed. A failure of phase
+2 leaves a stack that the next deployment updates.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from botocore.exceptions import ClientError
 
-from workflow import packaging, template
+from workflow import packaging, serving_image, template, wheels
 from workflow.account import Account
+from workflow.change_set import ChangeSet
+from workflow.cloudformation import CloudFormationStack, OnEvent, StackEvent, ignore
 from workflow.config import Config
 from workflow.errors import KelpieError
 from workflow.packaging import Asset
 
-_POLL_SECONDS = 2.0
-_NEVER_CREATED = frozenset({"ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED"})
-_SUCCESS = frozenset({"CREATE_COMPLETE", "UPDATE_COMPLETE", "DELETE_COMPLETE"})
+Approve = Callable[[ChangeSet], bool]
+"""Whether a change set may be executed."""
 
 
-@dataclass(frozen=True)
-class StackEvent:
-    """One step of a deployment: a resource of the stack, or an uploaded asset (`resource_type` "asset")."""
-
-    resource: str
-    resource_type: str
-    status: str
-    reason: str = ""
-
-    def __str__(self) -> str:
-        return " ".join(filter(None, (self.status.lower().replace("_", " "), self.resource, self.reason)))
+class Declined(KelpieError):
+    """A change set was shown and not approved; nothing was changed."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +46,11 @@ class StackOutputs:
     model_package_group: str
     endpoint_name: str
     classify_function: str
+    state_machine_alias_arn: str = ""
+    schedule_name: str = ""
+    dead_letter_queue_url: str = ""
+    classify_url: str = ""
+    dashboard_name: str = ""
 
 
 _OUTPUT_KEYS = {
@@ -68,18 +64,28 @@ _OUTPUT_KEYS = {
     "endpoint_name": "EndpointName",
     "classify_function": "ClassifyFunctionName",
 }
+_MORE_OUTPUT_KEYS = {
+    "state_machine_alias_arn": "StateMachineAliasArn",
+    "schedule_name": "ScheduleName",
+    "dead_letter_queue_url": "DeadLetterQueueUrl",
+    "classify_url": "ClassifyUrl",
+    "dashboard_name": "DashboardName",
+}
 
-OnEvent = Callable[[StackEvent], None]
+
+def _approve_all(_: ChangeSet) -> bool:
+    return True
 
 
-def _ignore(_: StackEvent) -> None:
-    """Report nothing."""
-
-
-def deploy(account: Account, config: Config, *, on_event: OnEvent = _ignore) -> StackOutputs:
+def deploy(
+    account: Account, config: Config, *, on_event: OnEvent = ignore, approve: Approve = _approve_all
+) -> StackOutputs:
     """Bring the account to this version: create or update the stack named like the project.
 
+    `approve` is asked before each change set is executed, and not at all when nothing would change.
+
     Raises:
+        Declined: a change set was not approved.
         KelpieError: when the template and the definition do not fit together, or CloudFormation fails; it names the
             resource that failed first, and why.
     """
@@ -88,25 +94,30 @@ def deploy(account: Account, config: Config, *, on_event: OnEvent = _ignore) -> 
     assets = stack_assets(config)
     validate(template_body, assets)
 
-    deployment = _Deployment(account, config.project.name, on_event)
-    status = deployment.status()
-    if status is not None and status.endswith("_IN_PROGRESS"):
-        raise KelpieError(
-            f"The stack {config.project.name} is being changed by somebody else",
-            f"Its status is {status}.",
-            "Wait until it is done, then deploy again.",
-        )
-    if status in _NEVER_CREATED:
-        deployment.delete()
-        status = None
-    if status is None:
+    stack = CloudFormationStack(account, config.project.name, on_event)
+    if not stack.prepare():
         first = template.bootstrap(whole)
-        deployment.create(json.dumps(first), template.parameter_list(first, {"ProjectName": config.project.name}))
-    bucket = deployment.outputs()["ArtifactBucket"]
-    for asset in assets.values():
-        _upload(account, bucket, asset, on_event)
-    deployment.update(template_body, template.parameter_list(whole, parameters(config, bucket, assets)))
-    return _stack_outputs(deployment.outputs())
+        given = template.parameter_list(first, parameters(config, "", assets))
+        _execute(stack, stack.propose(given, TemplateBody=json.dumps(first)), approve)
+    made = {one["LogicalResourceId"]: one.get("PhysicalResourceId", "") for one in stack.resources()}
+    bucket = _bootstrapped(made, "ArtifactBucket", config)
+    libraries = wheels.none() if account.endpoint_url else wheels.wheels(_training_image_tag(whole))
+    body = packaging.asset_of_bytes("stack.yaml", template_body.encode())
+    _upload(account, bucket, [*assets.values(), *libraries, body], on_event)
+    image_uri = serving_image.ensure(
+        account,
+        repository=_bootstrapped(made, "ServingRepository", config),
+        build_project=_bootstrapped(made, "ImageBuild", config),
+        bucket=bucket,
+        context=assets["ServingContext"],
+        on_event=on_event,
+    )
+    values = parameters(config, bucket, assets, wheels_prefix=libraries[0].prefix, serving_image_uri=image_uri) | _kept(
+        stack.parameters()
+    )
+    proposed = stack.propose(template.parameter_list(whole, values), TemplateURL=_https_url(account, bucket, body))
+    _execute(stack, proposed, approve)
+    return _stack_outputs(stack.outputs())
 
 
 def outputs(account: Account, config: Config) -> StackOutputs:
@@ -115,28 +126,18 @@ def outputs(account: Account, config: Config) -> StackOutputs:
     Raises:
         KelpieError: when it is not deployed.
     """
-    found = _Deployment(account, config.project.name, _ignore).outputs()
+    found = CloudFormationStack(account, config.project.name).outputs()
     if not set(_OUTPUT_KEYS.values()) <= set(found):
         raise KelpieError(
             f"The stack {config.project.name} is not deployed in {account.region}",
             "It does not exist, or its deployment did not end well.",
-            "kelpie local up",
+            "kelpie local up" if account.endpoint_url else "kelpie deploy --aws",
         )
     return _stack_outputs(found)
 
 
-def destroy(account: Account, config: Config, *, on_event: OnEvent = _ignore) -> None:
-    """Delete the stack. Its buckets, with all data and models, and their key stay, as stack.yaml says.
-
-    AWS refuses to delete a model package group that has versions; these are for the caller to delete before.
-    """
-    deployment = _Deployment(account, config.project.name, on_event)
-    if deployment.status() is not None:
-        deployment.delete()
-
-
 def stack_assets(config: Config) -> dict[str, Asset]:
-    """Everything to upload, by what it is: `Definition`, `Code`, `Weights`, or a Lambda's name in stack.yaml."""
+    """Everything to upload, by what it is: `Definition`, `Code`, ..., or a Lambda's name in stack.yaml."""
     # The definition needs the SageMaker SDK, which takes seconds to import; outputs() must not wait for it.
     from workflow import definition
 
@@ -147,15 +148,37 @@ def stack_assets(config: Config) -> dict[str, Asset]:
         "Definition": packaging.asset_of_bytes("state-machine.json", definition.render(config).encode()),
         "Code": packaging.training_archive(),
         "Weights": weights,
+        "ServingContext": packaging.serving_context(),
         **{_logical_name(name): packaging.lambda_archive(name) for name in packaging.LAMBDAS},
     }
 
 
-def parameters(config: Config, artifact_bucket: str, assets: Mapping[str, Asset]) -> dict[str, str]:
-    """The template's parameters that have no fixed default."""
+def parameters(
+    config: Config,
+    artifact_bucket: str,
+    assets: Mapping[str, Asset],
+    *,
+    wheels_prefix: str = "assets/wheels/",
+    serving_image_uri: str = "not-built-yet",
+) -> dict[str, str]:
+    """The template's parameters that follow from the settings and from what is uploaded and built."""
+    concurrency = config.concurrency
     return {
         "ProjectName": config.project.name,
-        "UsesVpc": str(bool(config.vpc.subnet_ids)).lower(),
+        "UsesVpc": _switch(bool(config.vpc.subnet_ids)),
+        "CreateVpc": _switch(config.vpc.create),
+        "CreateTrail": _switch(config.trail.enabled),
+        "ScheduleExpression": config.schedule.expression,
+        "ScheduleTimeZone": config.schedule.time_zone,
+        "ScheduleFlexibleWindowMinutes": str(config.schedule.flexible_window_minutes),
+        "StartOnNewData": _switch(config.triggers.on_new_data),
+        "NotificationEmail": config.notifications.email,
+        "MonthlyBudgetUsd": str(config.budget.monthly_usd),
+        "ClassifyReservedConcurrency": str(concurrency.classify_reserved),
+        "ClassifyProvisionedMin": str(concurrency.classify_provisioned_min),
+        "ClassifyProvisionedMax": str(concurrency.classify_provisioned_max),
+        "ServingImageUri": serving_image_uri,
+        "WheelsChannelUri": f"s3://{artifact_bucket}/{wheels_prefix}",
         "DefinitionKey": assets["Definition"].key,
         "CodeChannelUri": f"s3://{artifact_bucket}/{assets['Code'].prefix}",
         "WeightsChannelUri": f"s3://{artifact_bucket}/{assets['Weights'].prefix}",
@@ -169,15 +192,18 @@ def validate(template_body: str, assets: Mapping[str, Asset]) -> None:
     Raises:
         KelpieError: when the template is too long, or supplies other substitutions than the definition uses.
     """
-    size_bytes = len(template_body.encode())
-    if size_bytes > template.BODY_LIMIT_BYTES:
-        raise KelpieError(
-            "stack.yaml is too long for CloudFormation",
-            f"{size_bytes:,} bytes; the limit is {template.BODY_LIMIT_BYTES:,} bytes.",
-            "Shorten it, or split it.",
-        )
-    state_machine = template.parse(template_body)["Resources"]["StateMachine"]["Properties"]
-    supplied = set(state_machine["DefinitionSubstitutions"])
+    whole = template.parse(template_body)
+    for what, size_bytes, limit_bytes in (
+        ("stack.yaml", len(template_body.encode()), template.URL_LIMIT_BYTES),
+        ("the first part of stack.yaml", len(json.dumps(template.bootstrap(whole))), template.BODY_LIMIT_BYTES),
+    ):
+        if size_bytes > limit_bytes:
+            raise KelpieError(
+                f"{what} is too long for CloudFormation",
+                f"{size_bytes:,} bytes; the limit is {limit_bytes:,} bytes.",
+                "Shorten it, or split it.",
+            )
+    supplied = set(whole["Resources"]["StateMachine"]["Properties"]["DefinitionSubstitutions"])
     definition_bytes = assets["Definition"].content
     assert isinstance(definition_bytes, bytes)
     used = set(re.findall(r"\$\{(\w+)\}", definition_bytes.decode()))
@@ -189,115 +215,68 @@ def validate(template_body: str, assets: Mapping[str, Asset]) -> None:
         )
 
 
+def _switch(on: bool) -> str:
+    return "true" if on else "false"
+
+
+def _execute(stack: CloudFormationStack, proposed: ChangeSet | None, approve: Approve) -> None:
+    if proposed is None:
+        return
+    approved = False
+    try:
+        approved = approve(proposed)
+    finally:
+        if not approved:
+            stack.discard(proposed)
+    if not approved:
+        raise Declined("The change set was not executed", "The stack is as it was.")
+    stack.execute(proposed)
+
+
+def _kept(values: Mapping[str, str]) -> dict[str, str]:
+    """Parameters that a deployment leaves as they are: whether the schedule is on is switched by `kelpie schedule`."""
+    return {name: values[name] for name in ("ScheduleState",) if name in values}
+
+
+def _bootstrapped(made: Mapping[str, str], name: str, config: Config) -> str:
+    if not made.get(name):
+        raise KelpieError(
+            f"The stack {config.project.name} has no {name}",
+            "It was deployed by an earlier version, whose first phase did not make one.",
+            "Remove the stack and deploy again; buckets, with data and models, and their key stay: kelpie destroy",
+        )
+    return made[name]
+
+
+def _training_image_tag(whole: Mapping[str, dict[str, dict[str, str]]]) -> str:
+    return whole["Parameters"]["TrainingImageTag"]["Default"]
+
+
 def _logical_name(lambda_name: str) -> str:
     return "".join(part.capitalize() for part in lambda_name.split("_"))
 
 
 def _stack_outputs(found: Mapping[str, str]) -> StackOutputs:
-    return StackOutputs(**{name: found[key] for name, key in _OUTPUT_KEYS.items()})
+    more = {name: found[key] for name, key in _MORE_OUTPUT_KEYS.items() if key in found}
+    return StackOutputs(**{name: found[key] for name, key in _OUTPUT_KEYS.items()}, **more)
 
 
-def _upload(account: Account, bucket: str, asset: Asset, on_event: OnEvent) -> None:
-    """Upload an asset unless its key, which contains its hash, is already there."""
+def _https_url(account: Account, bucket: str, asset: Asset) -> str:
+    return f"https://{bucket}.s3.{account.region}.{account.dns_suffix}/{asset.key}"
+
+
+def _upload(account: Account, bucket: str, assets: Iterable[Asset], on_event: OnEvent) -> None:
+    """Upload each asset unless its key, which contains its hash, is already there."""
     s3 = account.client("s3")
-    try:
-        s3.head_object(Bucket=bucket, Key=asset.key)
-        return
-    except ClientError as error:
-        if error.response["Error"]["Code"] not in ("404", "NoSuchKey", "NotFound"):
-            raise KelpieError(f"{asset.name} cannot be uploaded to {bucket}", str(error)) from error
-    if isinstance(asset.content, Path):
-        s3.upload_file(str(asset.content), bucket, asset.key)
-    else:
-        s3.put_object(Bucket=bucket, Key=asset.key, Body=asset.content)
-    on_event(StackEvent(asset.name, "asset", "UPLOADED", f"s3://{bucket}/{asset.key}"))
-
-
-class _Deployment:
-    """One stack, and the events of it that were already reported."""
-
-    def __init__(self, account: Account, name: str, on_event: OnEvent) -> None:
-        self._client = account.client("cloudformation")
-        self._name = name
-        self._on_event = on_event
-        self._seen: set[str] = set()
-
-    def status(self) -> str | None:
-        """The stack's status, or None when there is no such stack."""
-        stack = self._describe(self._name)
-        return stack["StackStatus"] if stack else None
-
-    def outputs(self) -> dict[str, str]:
-        """The outputs by their keys; none when there is no such stack."""
-        stack = self._describe(self._name) or {}
-        return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", ())}
-
-    def create(self, template_body: str, given: list[dict[str, str]]) -> None:
-        """Create the stack and wait."""
-        answer = self._client.create_stack(
-            StackName=self._name, TemplateBody=template_body, Parameters=given, Capabilities=["CAPABILITY_IAM"]
-        )
-        self._wait(answer["StackId"], "created")
-
-    def update(self, template_body: str, given: list[dict[str, str]]) -> None:
-        """Update the stack and wait; return at once when nothing differs."""
-        self._seen |= {event["EventId"] for event in self._events(self._name)}
+    for asset in assets:
         try:
-            answer = self._client.update_stack(
-                StackName=self._name, TemplateBody=template_body, Parameters=given, Capabilities=["CAPABILITY_IAM"]
-            )
+            s3.head_object(Bucket=bucket, Key=asset.key)
+            continue
         except ClientError as error:
-            if "No updates are to be performed" in str(error):
-                return
-            raise KelpieError(f"The stack {self._name} cannot be updated", str(error)) from error
-        self._wait(answer["StackId"], "updated")
-
-    def delete(self) -> None:
-        """Delete the stack and wait."""
-        stack = self._describe(self._name)
-        assert stack is not None
-        self._seen |= {event["EventId"] for event in self._events(self._name)}
-        self._client.delete_stack(StackName=self._name)
-        self._wait(stack["StackId"], "deleted")
-
-    def _describe(self, name: str) -> dict[str, Any] | None:
-        try:
-            stacks: list[dict[str, Any]] = self._client.describe_stacks(StackName=name)["Stacks"]
-        except ClientError as error:
-            if "does not exist" in str(error):
-                return None
-            raise KelpieError(f"The stack {name} cannot be read", str(error)) from error
-        return stacks[0]
-
-    def _events(self, stack: str) -> list[dict[str, Any]]:
-        """All events of a stack, oldest first."""
-        pages = self._client.get_paginator("describe_stack_events").paginate(StackName=stack)
-        return sorted((event for page in pages for event in page["StackEvents"]), key=lambda event: event["Timestamp"])
-
-    def _wait(self, stack_id: str, participle: str) -> None:
-        """Wait by the stack's id, which stays valid after its deletion, and report its events."""
-        failures: list[StackEvent] = []
-        while True:
-            stack = self._describe(stack_id)
-            assert stack is not None
-            for event in self._events(stack_id):
-                if event["EventId"] not in self._seen:
-                    self._seen.add(event["EventId"])
-                    step = StackEvent(
-                        event["LogicalResourceId"],
-                        event["ResourceType"],
-                        event["ResourceStatus"],
-                        event.get("ResourceStatusReason") or "",
-                    )
-                    failures += [step] if step.status.endswith("_FAILED") else []
-                    self._on_event(step)
-            if not stack["StackStatus"].endswith("_IN_PROGRESS"):
-                break
-            time.sleep(_POLL_SECONDS)
-        if stack["StackStatus"] not in _SUCCESS:
-            first = failures[0] if failures else StackEvent(self._name, "stack", stack["StackStatus"])
-            raise KelpieError(
-                f"The stack {self._name} was not {participle}: {first.resource} ({first.resource_type}) failed",
-                first.reason or f"The stack's status is {stack['StackStatus']}.",
-                "Correct the cause, then deploy again.",
-            )
+            if error.response["Error"]["Code"] not in ("404", "NoSuchKey", "NotFound"):
+                raise KelpieError(f"{asset.name} cannot be uploaded to {bucket}", str(error)) from error
+        if isinstance(asset.content, Path):
+            s3.upload_file(str(asset.content), bucket, asset.key)
+        else:
+            s3.put_object(Bucket=bucket, Key=asset.key, Body=asset.content)
+        on_event(StackEvent(asset.name, "asset", "UPLOADED", f"({asset.size_bytes:,} bytes)"))

@@ -14,7 +14,17 @@ TEMPLATE_FILE = Path(__file__).with_name("stack.yaml")
 BODY_LIMIT_BYTES = 51_200
 """Longest TemplateBody of CreateStack. Source: botocore 1.44.5, cloudformation service model."""
 
-BOOTSTRAP_RESOURCES = ("ArtifactBucket", "ArtifactBucketPolicy")
+URL_LIMIT_BYTES = 1_048_576
+"""Longest template behind a TemplateURL. Source: CloudFormation user guide, quotas, "Template body size in an Amazon S3
+object", 1 MB, read 2026-11."""
+
+BOOTSTRAP_RESOURCES = (
+    "ArtifactBucket",
+    "ArtifactBucketPolicy",
+    "LogBucketPolicy",
+    "ServingRepository",
+    "ImageBuild",
+)
 """What the first phase of the first deployment creates, with all that these depend on."""
 
 _SUB_REFERENCE = re.compile(r"\$\{([^!.}]+)")
@@ -43,13 +53,15 @@ def bootstrap(template: Mapping[str, Any]) -> dict[str, Any]:
         "Description": template["Description"],
         "Parameters": {name: value for name, value in template["Parameters"].items() if name in used},
         "Resources": resources,
-        "Outputs": {"ArtifactBucket": template["Outputs"]["ArtifactBucket"]},
+        "Outputs": {
+            name: output for name, output in template["Outputs"].items() if set(_references(output)) <= set(resources)
+        },
     }
 
 
 def parameter_list(template: Mapping[str, Any], values: Mapping[str, str]) -> list[dict[str, str]]:
     """Every parameter of a template, with the given value or the template's default."""
-    defaults = {name: slot["Default"] for name, slot in template["Parameters"].items() if "Default" in slot}
+    defaults = {name: str(slot["Default"]) for name, slot in template["Parameters"].items() if "Default" in slot}
     return [{"ParameterKey": name, "ParameterValue": {**defaults, **values}[name]} for name in template["Parameters"]]
 
 

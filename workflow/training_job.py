@@ -13,6 +13,7 @@ from typing import Any
 
 from workflow import names
 from workflow.config import Config
+from workflow.instances import has_local_storage
 from workflow.sdk import Expr, TrainingStep
 from workflow.words import retry
 
@@ -81,12 +82,24 @@ def training_step(state_id: str, config: Config, *, spot: bool, comment: str) ->
 def training_fingerprint() -> str:
     """Intrinsic: the SHA-256 of everything that makes the trained model what it is.
 
-    Code and weights lie below keys that contain the hash of their content. What says only where and how long training
-    runs is left out: neither the kind nor the number of machines makes it another model.
+    Code, weights and wheels lie below keys that contain the hash of their content. What says only where and how long
+    training runs is left out: neither the kind nor the number of machines makes it another model.
     """
     values = ["$.data.manifest_sha256", *(f"$.settings.training.{key}" for key in HYPERPARAMETERS)]
-    template = " ".join(["${TrainingImage} ${CodeChannelUri} ${WeightsChannelUri}", *["{}"] * len(values)])
+    template = " ".join(
+        ["${TrainingImage} ${CodeChannelUri} ${WeightsChannelUri} ${WheelsChannelUri}", *["{}"] * len(values)]
+    )
     return f"States.Hash(States.Format('{template}', {', '.join(values)}), 'SHA-256')"
+
+
+def subnets(config: Config) -> list[str]:
+    """Where the network interfaces of training hosts and models are: none, the stack's own subnets, or yours."""
+    return ["${PrivateSubnetA}", "${PrivateSubnetB}"] if config.vpc.create else list(config.vpc.subnet_ids)
+
+
+def security_groups(config: Config) -> list[str]:
+    """The security groups of these interfaces."""
+    return ["${TrainingSecurityGroup}"] if config.vpc.create else list(config.vpc.security_group_ids)
 
 
 def trained_model(config: Config) -> Any:
@@ -129,14 +142,14 @@ def _estimator(config: Config, *, spot: bool) -> Any:
         volume_size=training.volume_size_gb,
         output_path="s3://${ArtifactBucket}/runs",
         output_kms_key="${KmsKeyArn}",
-        volume_kms_key="${KmsKeyArn}",
+        volume_kms_key=None if has_local_storage(training.instance_type) else "${KmsKeyArn}",
         use_spot_instances=spot,
         max_run=training.max_runtime_seconds,
         max_wait=training.max_runtime_seconds + training.max_spot_wait_seconds if spot else None,
         checkpoint_s3_uri="s3://${ArtifactBucket}/checkpoints",
         checkpoint_local_path=CHECKPOINTS,
-        subnets=list(config.vpc.subnet_ids) or None,
-        security_group_ids=list(config.vpc.security_group_ids) or None,
+        subnets=[*subnets(config)] or None,
+        security_group_ids=[*security_groups(config)] or None,
         metric_definitions=[{"Name": name, "Regex": f"{name}=([0-9.eE+-]+)"} for name in METRICS],
         hyperparameters={"sagemaker_program": "train.py", "sagemaker_submit_directory": CODE_ARCHIVE},
         environment=dict(ENVIRONMENT),
@@ -160,6 +173,7 @@ def _parameters(config: Config, *, spot: bool) -> dict[str, Any]:
             _channel("data", Expr("$.settings.data.s3_uri")),
             _channel("champion", "s3://${ArtifactBucket}/champion/"),
             _channel("weights", "${WeightsChannelUri}"),
+            _channel("wheels", "${WheelsChannelUri}"),
             _channel("code", "${CodeChannelUri}"),
         ],
         "ResourceConfig": {

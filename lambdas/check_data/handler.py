@@ -46,6 +46,8 @@ logger = Logger(service="check-data")
 SPLIT_FOLDERS = {"train": ("train",), "valid": ("valid", "val", "validation"), "test": ("test",)}
 """The folders of a given split; of several names the first that is there counts."""
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+MARKER = "_SUCCESS"
+"""Name of the object whose arrival may start an execution."""
 MAX_OBJECTS = 1_000_000
 SAMPLE_SIZE = 64
 SAMPLE_THREADS = 8
@@ -204,7 +206,8 @@ def take_stock(objects: Iterable[tuple[str, int, str]], s3_uri: str) -> tuple[La
     Raises:
         InvalidData: unsafe keys, no pictures, fewer than two classes, or splits whose classes do not fit.
     """
-    usable = [row for row in objects if row[0] and not row[0].endswith("/")]  # without the consoles' folder markers
+    # Without the consoles' folder markers, and without the one that says that a data set is complete.
+    usable = [row for row in objects if row[0] and not row[0].endswith("/") and row[0].rsplit("/", 1)[-1] != MARKER]
     for key, _, _ in usable:
         if _UNSAFE_KEY.search(key):
             raise InvalidData(

@@ -12,7 +12,9 @@ Event: {"input": the execution's input, "defaults": the full default settings}. 
 merged dict.
 Beside this file lies `execution_input.schema.json`; packaging writes it from the schema of `kelpie.toml`,
 so that the input, its documentation and these checks have one source. What JSON Schema cannot say stands in
-it as `x-order-rules`: [["a.b", "<=", "c.d"], ...].
+it as `x-order-rules`, [["a.b", "<=", "c.d"], ...], and `x-same-kind-rules`, {"a.b": pattern}: the default
+and the override must both match the pattern or both not, because the definition was made for one kind.
+A data.s3_uri that names an object `_SUCCESS` (new data in S3 start an execution with that) means its folder.
 Errors: InvalidInput (a person's mistake, never retried): names the key, the value seen and the values
 allowed.
 """
@@ -22,6 +24,7 @@ from __future__ import annotations
 import difflib
 import json
 import operator
+import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -34,6 +37,8 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 logger = Logger(service="resolve-input")
 
 SCHEMA_PATH = Path(__file__).with_name("execution_input.schema.json")
+MARKER = "_SUCCESS"
+"""Name of the object that EventBridge reports: written last, when all pictures of its folder are there."""
 NEXT_STEP = "Correct the execution's input and start again; an empty input {} takes every default."
 
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
@@ -81,9 +86,19 @@ def resolve(given: Any, defaults: dict[str, Any], schema: dict[str, Any]) -> dic
         given = {}
     _check(given, schema)
     overrides = {key: value for key, value in given.items() if key != "Comment"}
-    settings = _merge(defaults, overrides)
+    settings = _folder_of_marker(_merge(defaults, overrides))
     _check_order(settings, schema.get("x-order-rules", []))
+    _check_kinds(settings, defaults, schema.get("x-same-kind-rules", {}))
     return settings
+
+
+def _folder_of_marker(settings: dict[str, Any]) -> dict[str, Any]:
+    """Name the folder where data.s3_uri names the marker object in it that says that its data set is complete."""
+    data = settings.get("data")
+    s3_uri = data.get("s3_uri") if isinstance(data, dict) else None
+    if not isinstance(data, dict) or not isinstance(s3_uri, str) or not s3_uri.endswith(f"/{MARKER}"):
+        return settings
+    return {**settings, "data": {**data, "s3_uri": s3_uri.removesuffix(MARKER)}}
 
 
 def _merge(defaults: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
@@ -174,6 +189,20 @@ def _check_order(settings: dict[str, Any], rules: list[list[str]]) -> None:
             raise InvalidInput(
                 f"Invalid values: '{left}' is {smaller} and '{right}' is {larger}; "
                 f"expected {left} {sign} {right}. {NEXT_STEP}"
+            )
+
+
+def _check_kinds(settings: dict[str, Any], defaults: dict[str, Any], rules: dict[str, str]) -> None:
+    for key, pattern in rules.items():
+        try:
+            default, value = str(_look_up(defaults, key)), str(_look_up(settings, key))
+        except (KeyError, TypeError):
+            raise InvalidInput(f"Invalid event: its 'defaults' lack {key}; deploy again.") from None
+        if (re.match(pattern, default) is None) != (re.match(pattern, value) is None):
+            raise InvalidInput(
+                f"Invalid value for '{key}': {_shown(json.dumps(value))}; the stack was deployed for "
+                f"{_shown(json.dumps(default))}, and of these two one has local storage, which takes no KMS key. "
+                f"Set {key} in kelpie.toml and deploy again, or choose a type of the same kind."
             )
 
 

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import functools
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
-from botocore.model import ListShape, MapShape, Shape, StructureShape
-from botocore.session import Session
 
 from workflow import definition
 from workflow.config import Config
+from workflow.preflight.tasks import faults, input_shape, integration, proven_fields, unproven
 
-PROVEN: dict[str, dict[str, str]] = json.loads(
-    Path(__file__).with_name("proven_fields.json").read_text(encoding="utf-8")
-)["fields"]
-SERVICES = {"applicationautoscaling": "application-autoscaling", "sfn": "stepfunctions"}
+PROVEN = proven_fields()
 VPC = {"vpc": {"subnet_ids": ["subnet-1"], "security_group_ids": ["sg-1"]}}
 UNPROVEN = {"unproven": {"retry_attempts": 3, "encrypt_inter_container_traffic": True}}
-SESSION = Session()
 
 
 @functools.cache
@@ -31,55 +25,6 @@ def built(settings: str) -> dict[str, dict[str, Any]]:
 
 def tasks(settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {name: state for name, state in built(json.dumps(settings)).items() if state["Type"] == "Task"}
-
-
-def integration(task: dict[str, Any]) -> str:
-    return str(task["Resource"]).partition(":states:::")[2]
-
-
-def input_shape(task: dict[str, Any]) -> StructureShape:
-    service, action = integration(task).removesuffix(".sync").split(":")[-2:]
-    model = SESSION.get_service_model(SERVICES.get(service, service))
-    return model.operation_model(action[0].upper() + action[1:]).input_shape  # type: ignore[no-any-return]
-
-
-def faults(value: Any, shape: Shape, where: str) -> list[str]:
-    """What does not fit: unknown and missing members, at every depth, and constants of the wrong type."""
-    if isinstance(shape, StructureShape):
-        if not isinstance(value, dict):
-            return [f"{where}: expected an object, got {value!r}"]
-        # Members are written in PascalCase, whatever the service calls them.
-        members = {name[0].upper() + name[1:]: member for name, member in shape.members.items()}
-        given = {key.removesuffix(".$"): (key, item) for key, item in value.items()}
-        found = [f"{where}: {key} is unknown" for key in given if key not in members]
-        required = {name[0].upper() + name[1:] for name in shape.required_members}
-        found += [f"{where}: {key} is missing" for key in sorted(required - set(given))]
-        for name, (key, item) in given.items():
-            if name in members and not key.endswith(".$"):
-                found += faults(item, members[name], f"{where}.{name}")
-        return found
-    if isinstance(shape, ListShape):
-        return [fault for n, item in enumerate(value) for fault in faults(item, shape.member, f"{where}[{n}]")]
-    if isinstance(shape, MapShape):
-        return [
-            fault
-            for key, item in value.items()
-            if not key.endswith(".$")
-            for fault in faults(item, shape.value, f"{where}.{key}")
-        ]
-    expected = {
-        "string": str,
-        "boolean": bool,
-        "integer": int,
-        "long": int,
-        "float": (int, float),
-        "double": (int, float),
-    }
-    if shape.type_name in expected and not isinstance(value, expected[shape.type_name]):  # type: ignore[arg-type]
-        return [f"{where}: {value!r} is no {shape.type_name}"]
-    if getattr(shape, "enum", None) and value not in shape.enum:
-        return [f"{where}: {value!r} is none of {shape.enum}"]
-    return []
 
 
 @pytest.mark.parametrize("settings", [{}, VPC, UNPROVEN], ids=["default", "vpc", "unproven"])
@@ -116,8 +61,13 @@ def test_optimised_integrations_get_proven_fields_only(settings: dict[str, Any])
     optimised = {name: task for name, task in tasks(settings).items() if "aws-sdk" not in task["Resource"]}
     assert len(optimised) > 10
     for name, task in optimised.items():
-        fields = {key.removesuffix(".$") for key in task["Parameters"]}
-        assert fields - set(PROVEN[integration(task)]) == set(), name
+        assert unproven(task) == set(), name
+        assert PROVEN[integration(task)], name
+
+
+def test_an_unproven_field_would_be_noticed() -> None:
+    found = {field for task in tasks(UNPROVEN).values() for field in unproven(task)}
+    assert found == {"RetryStrategy", "EnableInterContainerTrafficEncryption"}
 
 
 def test_unproven_fields_are_rendered_only_when_they_are_switched_on() -> None:

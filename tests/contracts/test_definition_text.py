@@ -63,7 +63,9 @@ def test_the_environment_and_the_home_folder_do_not_change_the_definition(tmp_pa
 
 
 def test_every_substitution_is_used_and_every_use_is_a_substitution() -> None:
-    assert set(re.findall(r"\$\{(\w+)\}", DEFINITION)) == definition.SUBSTITUTIONS
+    in_the_stacks_vpc = definition.render(Config.model_validate({"vpc": {"create": True}}))
+    used = set(re.findall(r"\$\{(\w+)\}", DEFINITION)) | set(re.findall(r"\$\{(\w+)\}", in_the_stacks_vpc))
+    assert used == definition.SUBSTITUTIONS
 
 
 def test_another_config_gives_another_definition() -> None:

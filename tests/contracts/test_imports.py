@@ -52,6 +52,8 @@ _SDKS = ("boto3", "sagemaker", "stepfunctions", "moto", "torch", "pygraphviz")
         (["--help"], set()),
         (["init", "kelpie.toml"], set()),
         (["cost"], set()),
+        (["verify-aws", "no-such"], set()),
+        (["preflight"], {"boto3", "sagemaker", "stepfunctions"}),
         (["local", "status"], {"boto3"}),
         (["start", "--local", "--input", "{"], set()),
         (["list"], {"boto3"}),

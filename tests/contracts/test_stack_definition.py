@@ -60,6 +60,24 @@ ACTIONS = {
 }
 # Everything at rest is under one key: reading and writing objects, messages, volumes.
 KEY_ACTIONS = {"kms:Decrypt", "kms:GenerateDataKey", "kms:DescribeKey", "kms:CreateGrant"}
+# The state machine's own log and traces. Source: Step Functions developer guide, "Using CloudWatch Logs to log
+# execution history" and "Tracing requests with AWS X-Ray", read 2026-11.
+LOG_ACTIONS = {
+    "logs:CreateLogDelivery",
+    "logs:GetLogDelivery",
+    "logs:UpdateLogDelivery",
+    "logs:DeleteLogDelivery",
+    "logs:ListLogDeliveries",
+    "logs:PutResourcePolicy",
+    "logs:DescribeResourcePolicies",
+    "logs:DescribeLogGroups",
+}
+TRACE_ACTIONS = {
+    "xray:PutTraceSegments",
+    "xray:PutTelemetryRecords",
+    "xray:GetSamplingRules",
+    "xray:GetSamplingTargets",
+}
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +101,7 @@ def granted() -> set[str]:
 def test_the_state_machines_role_allows_exactly_what_its_states_call(tasks: dict[str, dict[str, Any]]) -> None:
     integrations = {re.sub(r"^arn:[^:]+:states:::", "", task["Resource"]) for task in tasks.values()}
     needed = set().union(*(ACTIONS[integration] for integration in integrations))
-    assert granted() == needed | KEY_ACTIONS
+    assert granted() == needed | KEY_ACTIONS | LOG_ACTIONS | TRACE_ACTIONS
 
 
 def test_the_stack_supplies_exactly_the_values_that_the_definition_uses() -> None:
@@ -98,8 +116,14 @@ def test_every_lambda_that_the_definition_invokes_may_be_invoked() -> None:
         for statement in policy["PolicyDocument"]["Statement"]
         if statement["Action"] == "lambda:InvokeFunction"
     ]
-    allowed = {resource["Fn::GetAtt"][0] for resource in statement["Resource"]}
-    assert {f"{name}Arn" for name in allowed} == {name for name in definition.SUBSTITUTIONS if "Function" in name}
+    allowed = {resource["Ref"] for resource in statement["Resource"]}
+    assert allowed == {f"{name}Alias" for name in definition.FUNCTIONS}
+
+
+def test_the_definition_calls_the_lambdas_by_their_aliases() -> None:
+    supplied = RESOURCES["StateMachine"]["Properties"]["DefinitionSubstitutions"]
+    for name in definition.FUNCTIONS:
+        assert supplied[f"{name}FunctionArn"] == {"Ref": f"{name}Alias"}
 
 
 def test_a_task_waits_longer_than_its_lambda_may_run(tasks: dict[str, dict[str, Any]]) -> None:

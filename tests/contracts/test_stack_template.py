@@ -1,57 +1,25 @@
-"""stack.yaml: valid, complete, the same text in both places, and least privilege by its looks."""
+"""stack.yaml: valid, complete, readable by both sides, and its parts fit to each other."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cfnlint.api import lint
+from contracts.stack_template import BODY, LAMBDA_NAMES, RESOURCES, TEMPLATE, as_list, of_type
 from moto.cloudformation.models import Stack
 
 from workflow import config, names, packaging, template
 from workflow.local import cloudformation
 
-BODY = template.TEMPLATE_FILE.read_text()
-TEMPLATE = template.parse(BODY)
-RESOURCES: dict[str, Any] = TEMPLATE["Resources"]
-LAMBDA_NAMES = ["".join(map(str.capitalize, name.split("_"))) for name in packaging.LAMBDAS]
-
-# Where IAM knows no resource, or only one that does not exist yet. Everything else names its resources.
-WITHOUT_RESOURCES = {
-    "application-autoscaling:DescribeScalableTargets",
-    "application-autoscaling:DescribeScalingPolicies",
-    "cloudwatch:PutMetricData",
-    "ecr:GetAuthorizationToken",
-    "sagemaker:AddTags",
-    "sagemaker:ListTags",
-    "sagemaker:ListEndpointConfigs",
-    "sagemaker:ListModelPackages",
-    "sagemaker:ListModels",
+BOOTSTRAP = {
+    *("Key", "ArtifactBucket", "ArtifactBucketPolicy", "LogBucket", "LogBucketPolicy"),
+    *("ServingRepository", "ImageBuild", "ImageBuildRole", "ImageBuildLog"),
 }
-
-
-def statements() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every statement of every role, with the role's name."""
-    for name, resource in RESOURCES.items():
-        if resource["Type"] == "AWS::IAM::Role":
-            for policy in resource["Properties"]["Policies"]:
-                for statement in policy["PolicyDocument"]["Statement"]:
-                    yield name, statement
-        if resource["Type"] == "AWS::IAM::Policy":
-            for statement in resource["Properties"]["PolicyDocument"]["Statement"]:
-                yield name, statement
-
-
-def as_list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
-
-
-def of_type(resource_type: str) -> dict[str, dict[str, Any]]:
-    return {name: found["Properties"] for name, found in RESOURCES.items() if found["Type"] == resource_type}
 
 
 @pytest.mark.parametrize("text", [BODY, json.dumps(template.bootstrap(TEMPLATE))], ids=["whole", "first phase"])
@@ -59,19 +27,35 @@ def test_cfn_lint_finds_nothing(text: str) -> None:
     assert [str(match) for match in lint(text)] == []
 
 
-def test_the_template_fits_into_one_request() -> None:
-    assert len(BODY.encode()) <= template.BODY_LIMIT_BYTES
+def test_the_template_fits_behind_a_url_and_its_first_phase_into_a_request() -> None:
+    assert len(BODY.encode()) <= template.URL_LIMIT_BYTES
+    assert len(json.dumps(template.bootstrap(TEMPLATE)).encode()) <= template.BODY_LIMIT_BYTES
 
 
 def test_the_short_forms_mean_what_moto_takes_them_for() -> None:
     assert Stack.parse_template(BODY) == TEMPLATE
 
 
-def test_the_first_phase_is_the_artifact_bucket_and_what_it_depends_on() -> None:
+def test_the_first_phase_is_where_assets_and_images_go_and_what_that_depends_on() -> None:
     first = template.bootstrap(TEMPLATE)
-    assert set(first["Resources"]) == {"ArtifactBucket", "ArtifactBucketPolicy", "Key"}
+    assert set(first["Resources"]) == BOOTSTRAP
     assert set(first["Parameters"]) == {"ProjectName"}
+    assert set(first["Outputs"]) == {"ArtifactBucket", "KmsKeyArn", "ServingRepository", "ImageBuild"}
     assert all(RESOURCES[name] == resource for name, resource in first["Resources"].items())
+
+
+def test_every_parameter_is_described_and_has_a_default_unless_the_deployment_knows_it() -> None:
+    for name, parameter in TEMPLATE["Parameters"].items():
+        assert parameter["Description"].endswith("."), name
+        assert ("Default" in parameter) != (re.search("CodeKey|DefinitionKey|ChannelUri|ImageUri", name) is not None)
+
+
+def test_every_condition_and_parameter_is_used() -> None:
+    everything = json.dumps({**RESOURCES, "conditions": TEMPLATE["Conditions"]})
+    for name in TEMPLATE["Parameters"]:
+        assert f'"Ref": "{name}"' in everything or f"${{{name}}}" in everything, name
+    for name in TEMPLATE["Conditions"]:
+        assert f'"Condition": "{name}"' in everything or f'"Fn::If": ["{name}"' in everything, name
 
 
 def test_the_local_cloud_says_of_every_resource_type_what_it_does_with_it() -> None:
@@ -80,18 +64,50 @@ def test_the_local_cloud_says_of_every_resource_type_what_it_does_with_it() -> N
     assert set(cloudformation.RESOURCE_TYPES.values()) == {"executed", "validated"}
 
 
-def test_every_lambda_has_its_function_role_log_and_code() -> None:
+def test_every_lambda_has_its_function_role_log_version_alias_and_code() -> None:
+    parts = ("Function", "Role", "Log", "Version", "Alias")
     for name in LAMBDA_NAMES:
-        assert {f"{name}Function", f"{name}Role", f"{name}Log"} <= set(RESOURCES)
-        assert f"{name}CodeKey" in TEMPLATE["Parameters"]
+        assert {f"{name}{part}" for part in parts} <= set(RESOURCES)
+        function = RESOURCES[f"{name}Function"]["Properties"]
+        assert function["Code"] == {"S3Bucket": {"Ref": "ArtifactBucket"}, "S3Key": {"Ref": f"{name}CodeKey"}}
+        assert function["Role"] == {"Fn::GetAtt": [f"{name}Role", "Arn"]}
+        assert function["LoggingConfig"] == {"LogGroup": {"Ref": f"{name}Log"}}
+        log = RESOURCES[f"{name}Log"]["Properties"]
+        assert log["LogGroupName"]["Fn::Sub"] == f"/aws/lambda/{function['FunctionName']['Fn::Sub']}"
+        alias = RESOURCES[f"{name}Alias"]["Properties"]
+        assert alias["FunctionVersion"] == {"Fn::GetAtt": [f"{name}Version", "Version"]}
+        assert (alias["Name"], alias["FunctionName"]) == ("live", {"Ref": f"{name}Function"})
     assert len(of_type("AWS::Lambda::Function")) == len(LAMBDA_NAMES)
 
 
-def test_no_two_principals_share_a_role() -> None:
-    users = [found["Role"]["Fn::GetAtt"][0] for found in of_type("AWS::Lambda::Function").values()]
-    users.append(RESOURCES["StateMachine"]["Properties"]["RoleArn"]["Fn::GetAtt"][0])
-    assert len(users) == len(set(users))
-    assert set(of_type("AWS::IAM::Role")) == {*users, "TrainingRole", "HostingRole"}
+def configuration_hash(function: dict[str, Any]) -> str:
+    """Of what a version freezes besides its code. A version is published only when its own properties change."""
+    frozen = {
+        key: value
+        for key, value in function.items()
+        if key not in ("Code", "FunctionName", "ReservedConcurrentExecutions")
+    }
+    return hashlib.sha256(json.dumps(frozen, sort_keys=True).encode()).hexdigest()[:8]
+
+
+@pytest.mark.parametrize("name", LAMBDA_NAMES)
+def test_a_version_is_published_whenever_code_or_configuration_changes(name: str) -> None:
+    function = RESOURCES[f"{name}Function"]["Properties"]
+    expected = f"${{{name}CodeKey}} configuration {configuration_hash(function)}"
+    assert RESOURCES[f"{name}Version"]["Properties"] == {
+        "FunctionName": {"Ref": f"{name}Function"},
+        "Description": {"Fn::Sub": expected},
+    }, f"{name}Function was changed; write into {name}Version: Description: !Sub {expected}"
+
+
+def test_whoever_calls_a_lambda_calls_its_alias() -> None:
+    callers = {name: resource for name, resource in RESOURCES.items() if resource["Type"] != "AWS::Lambda::Version"}
+    text = json.dumps(
+        {name: resource for name, resource in callers.items() if not name.endswith(("Alias", "Alarm", "Dashboard"))}
+    )
+    by_name = re.findall(r'"(?:Ref|Fn::GetAtt)": \[?"(\w+)Function"', text)
+    # What takes the alias as a qualifier of its own, and the trail, which records every call.
+    assert sorted(by_name) == ["Classify", "Classify", "Sweep"]
 
 
 def test_timeouts_and_memory_are_those_that_the_lambdas_state() -> None:
@@ -103,43 +119,12 @@ def test_timeouts_and_memory_are_those_that_the_lambdas_state() -> None:
         assert (function["Timeout"], function["MemorySize"]) == (int(stated[1]), int(stated[2])), name
 
 
-@pytest.mark.parametrize(("role", "statement"), list(statements()), ids=lambda value: getattr(value, "get", str)("Sid"))
-def test_a_statement_allows_named_actions_on_named_resources(role: str, statement: dict[str, Any]) -> None:
-    actions = as_list(statement["Action"])
-    assert not [action for action in actions if "*" in action]
-    if "*" in as_list(statement["Resource"]) and role != "NetworkInterfacesPolicy":
-        assert set(actions) <= WITHOUT_RESOURCES
-
-
-def test_roles_are_passed_to_sagemaker_alone() -> None:
-    [statement] = [statement for _, statement in statements() if "iam:PassRole" in as_list(statement["Action"])]
-    assert statement["Condition"] == {"StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}}
-
-
-def test_only_the_service_that_needs_a_role_may_assume_it() -> None:
-    expected = {"StateMachineRole": "states", "TrainingRole": "sagemaker", "HostingRole": "sagemaker"}
-    for name, role in of_type("AWS::IAM::Role").items():
-        [statement] = role["AssumeRolePolicyDocument"]["Statement"]
-        assert statement["Principal"] == {"Service": f"{expected.get(name, 'lambda')}.amazonaws.com"}
-
-
-def test_buckets_are_encrypted_versioned_private_and_tls_only() -> None:
-    policies = of_type("AWS::S3::BucketPolicy").values()
-    for name, properties in of_type("AWS::S3::Bucket").items():
-        [rule] = properties["BucketEncryption"]["ServerSideEncryptionConfiguration"]
-        assert rule["ServerSideEncryptionByDefault"]["KMSMasterKeyID"] == {"Fn::GetAtt": ["Key", "Arn"]}
-        assert properties["VersioningConfiguration"] == {"Status": "Enabled"}
-        assert set(properties["PublicAccessBlockConfiguration"].values()) == {True}
-        [policy] = [policy for policy in policies if policy["Bucket"] == {"Ref": name}]
-        [statement] = policy["PolicyDocument"]["Statement"]
-        assert (statement["Effect"], statement["Condition"]) == ("Deny", {"Bool": {"aws:SecureTransport": "false"}})
-
-
-def test_the_rollback_alarms_watch_the_variant_that_the_definition_deploys() -> None:
-    for alarm in of_type("AWS::CloudWatch::Alarm").values():
-        dimensions = {dimension["Name"]: dimension["Value"] for dimension in alarm["Dimensions"]}
-        assert dimensions == {"EndpointName": {"Ref": "ProjectName"}, "VariantName": names.VARIANT}
-        assert alarm["TreatMissingData"] == "notBreaching"
+def test_a_lambda_gets_the_environment_that_it_reads() -> None:
+    for name, logical_name in zip(packaging.LAMBDAS, LAMBDA_NAMES, strict=True):
+        source = (Path(packaging.SOURCE_ROOT) / "lambdas" / name / "handler.py").read_text()
+        read = set(re.findall(r"os\.environ\[\"(\w+)\"\]", source))
+        given = set(RESOURCES[f"{logical_name}Function"]["Properties"]["Environment"]["Variables"])
+        assert given - {"POWERTOOLS_SERVICE_NAME"} == read, name
 
 
 def test_a_project_name_that_the_config_takes_is_one_that_the_template_takes() -> None:
@@ -149,9 +134,56 @@ def test_a_project_name_that_the_config_takes_is_one_that_the_template_takes() -
     assert (parameter["MaxLength"], parameter["Default"]) == (rules["maxLength"], rules["default"])
 
 
-def test_data_models_and_their_key_outlive_the_stack() -> None:
+def test_names_stay_legal_for_the_longest_project_name() -> None:
+    # Source: botocore 1.44.5, the service models of these types.
+    limits = {
+        "FunctionName": 64,
+        "RepositoryName": 256,
+        "QueueName": 80,
+        "DashboardName": 255,
+        "PolicyName": 128,
+        "StateMachineName": 80,
+        "TrailName": 128,
+        "Name": 64,
+    }
+    longest = "k" * TEMPLATE["Parameters"]["ProjectName"]["MaxLength"]
+    seen = set()
+    for resource in RESOURCES.values():
+        for key, value in resource.get("Properties", {}).items():
+            if key in limits and isinstance(value, dict) and ("Fn::Sub" in value or value == {"Ref": "ProjectName"}):
+                name = value.get("Fn::Sub", "${ProjectName}").replace("${ProjectName}", longest)
+                assert "$" not in name, name
+                assert len(name) <= limits[key], name
+                seen.add(key)
+    assert len(seen) > 5
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "parameter"),
+    [
+        ("schedule", "expression", "ScheduleExpression"),
+        ("schedule", "time_zone", "ScheduleTimeZone"),
+        ("schedule", "flexible_window_minutes", "ScheduleFlexibleWindowMinutes"),
+        ("triggers", "on_new_data", "StartOnNewData"),
+        ("notifications", "email", "NotificationEmail"),
+        ("budget", "monthly_usd", "MonthlyBudgetUsd"),
+        ("concurrency", "classify_reserved", "ClassifyReservedConcurrency"),
+        ("concurrency", "classify_provisioned_min", "ClassifyProvisionedMin"),
+        ("concurrency", "classify_provisioned_max", "ClassifyProvisionedMax"),
+        ("vpc", "create", "CreateVpc"),
+        ("trail", "enabled", "CreateTrail"),
+    ],
+)
+def test_a_parameter_has_the_default_of_its_setting(section: str, key: str, parameter: str) -> None:
+    default = getattr(getattr(config.Config(), section), key)
+    shown = str(default).lower() if isinstance(default, bool) else str(default)
+    assert str(TEMPLATE["Parameters"][parameter]["Default"]) == shown
+
+
+def test_data_models_logs_and_their_key_outlive_the_stack() -> None:
     kept = {name for name, resource in RESOURCES.items() if resource.get("DeletionPolicy") == "RetainExceptOnCreate"}
-    assert kept == {"Key", "DataBucket", "ArtifactBucket"}
+    assert kept == {"Key", "DataBucket", "ArtifactBucket", "LogBucket", "TrailBucket"}
+    assert all(RESOURCES[name]["UpdateReplacePolicy"] == "Retain" for name in kept)
 
 
 def test_checkpoints_expire_after_any_training_job_and_nothing_that_a_run_leaves_behind_does() -> None:
@@ -164,18 +196,49 @@ def test_checkpoints_expire_after_any_training_job_and_nothing_that_a_run_leaves
     assert expiring["checkpoints/"] * config.ONE_DAY > longest
 
 
-def test_training_reads_and_deletes_its_checkpoints_and_only_writes_what_it_leaves_behind() -> None:
-    [policy] = RESOURCES["TrainingRole"]["Properties"]["Policies"]
-    by_folder: dict[str, set[str]] = {}
-    for statement in policy["PolicyDocument"]["Statement"]:
-        for resource in as_list(statement["Resource"]):
-            found = re.search(r"\{ArtifactBucket\.Arn\}/(\w+)/", str(resource))
-            if found:
-                by_folder.setdefault(found[1], set()).update(as_list(statement["Action"]))
-    write = {"s3:PutObject", "s3:AbortMultipartUpload"}
-    assert by_folder == {
-        "assets": {"s3:GetObject"},
-        "champion": {"s3:GetObject"},
-        "runs": write,
-        "checkpoints": write | {"s3:GetObject", "s3:DeleteObject"},
+def test_no_file_of_the_data_bucket_ever_expires() -> None:
+    rules = RESOURCES["DataBucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
+    assert not [rule for rule in rules if "ExpirationInDays" in rule]
+
+
+def test_the_rollback_alarms_watch_the_variant_that_the_definition_deploys() -> None:
+    for name in ("EndpointErrorsAlarm", "EndpointLatencyAlarm"):
+        alarm = RESOURCES[name]["Properties"]
+        dimensions = {dimension["Name"]: dimension["Value"] for dimension in alarm["Dimensions"]}
+        assert dimensions == {"EndpointName": {"Ref": "ProjectName"}, "VariantName": names.VARIANT}
+
+
+def test_the_two_subnets_are_in_two_zones_and_lead_nowhere() -> None:
+    subnets = of_type("AWS::EC2::Subnet")
+    assert len({json.dumps(subnet["AvailabilityZone"]) for subnet in subnets.values()}) == len(subnets) == 2
+    assert not [name for name in RESOURCES if RESOURCES[name]["Type"] in ("AWS::EC2::Route", "AWS::EC2::NatGateway")]
+
+
+def test_training_hosts_may_talk_to_each_other_on_any_port() -> None:
+    group = {"Ref": "TrainingSecurityGroup"}
+    [within] = of_type("AWS::EC2::SecurityGroupIngress").values()
+    [outwards] = of_type("AWS::EC2::SecurityGroupEgress").values()
+    assert (within["GroupId"], within["SourceSecurityGroupId"], within["IpProtocol"]) == (group, group, "-1")
+    assert (outwards["GroupId"], outwards["DestinationSecurityGroupId"], outwards["IpProtocol"]) == (group, group, "-1")
+
+
+def test_what_is_optional_is_so_as_a_whole() -> None:
+    optional = {
+        "CreatesVpc": "AWS::EC2::",
+        "CreatesTrail": "AWS::CloudTrail::",
+        "HasBudget": "AWS::Budgets::",
+        "ProvisionsConcurrency": "AWS::ApplicationAutoScaling::",
     }
+    for condition, prefix in optional.items():
+        found = {resource.get("Condition") for resource in RESOURCES.values() if resource["Type"].startswith(prefix)}
+        assert found == {condition}
+
+
+def test_every_finding_of_checkov_that_stays_has_its_reason() -> None:
+    skipped = [
+        skip
+        for resource in RESOURCES.values()
+        for skip in as_list(resource.get("Metadata", {}).get("checkov", {}).get("skip", []))
+    ]
+    assert skipped
+    assert all(re.fullmatch(r"CKV2?_AWS_\d+", skip["id"]) and len(skip["comment"]) > 20 for skip in skipped)

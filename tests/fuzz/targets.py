@@ -106,6 +106,10 @@ TARGETS: dict[str, Target] = {
     "SmokeTest events": Target("Lambda: any JSON", 40, 500, ("InvalidEvidence",)),
     "SmokeTest answers": Target("Lambda: any body from the endpoint", 60, 700, ("ok", "SmokeTestFailed")),
     "PruneVersions events": Target("Lambda: any JSON", 40, 500, ("ok", "InvalidRetention")),
+    "Sweep events": Target(
+        "Lambda: any JSON as an event about an execution's end, and any JSON as its history's last state",
+        40, 500, ("ok", "CleanUpBroken"),
+    ),
     "CleanUp events": Target("Lambda: any JSON; it always answers with an error and a cause", 60, 700, ("ok",)),
     "ChampionMarker events": Target(
         "Lambda: any JSON; what can be answered is answered", 40, 500, ("ok", "InvalidEvent")

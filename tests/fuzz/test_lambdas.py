@@ -25,6 +25,7 @@ from lambdas.prune_versions import handler as prune_versions
 from lambdas.quality_gate import handler as quality_gate
 from lambdas.resolve_input import handler as resolve_input
 from lambdas.smoke_test import handler as smoke_test
+from lambdas.sweep import handler as sweep
 from workflow import config
 
 DEFAULTS = config.Config().defaults()
@@ -65,9 +66,10 @@ def no_account(monkeypatch: pytest.MonkeyPatch) -> None:
         (champion_marker, "s3"), (check_data, "s3"), (smoke_test, "s3"), (smoke_test, "runtime"), (classify, "runtime")
     ):  # fmt: skip
         monkeypatch.setattr(module, name, lambda: client)
-    for module in (clean_up, prune_versions):
+    for module in (clean_up, prune_versions, sweep):
         monkeypatch.setattr(module, "client", lambda _service: client)
     monkeypatch.setenv("LOCK_TABLE", "kelpie-lock")
+    monkeypatch.setenv("PROJECT_NAME", "kelpie")
     monkeypatch.setenv("ENDPOINT_NAME", "kelpie")
 
 
@@ -82,6 +84,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
         quality_gate,
         resolve_input,
         smoke_test,
+        sweep,
     ):
         module.logger.setLevel("CRITICAL")  # type: ignore[attr-defined]
 
@@ -235,6 +238,51 @@ def test_clean_up(profile: str) -> None:
         assert len(json.dumps(answer)) < 60_000
 
     check()
+
+
+@PROFILES
+def test_sweep(monkeypatch: pytest.MonkeyPatch, profile: str) -> None:
+    execution = "arn:aws:states:us-east-1:123456789012:execution:kelpie:x"
+    monkeypatch.setenv("CLEAN_UP_FUNCTION", "clean-up:live")
+    monkeypatch.setenv("NOTIFICATION_TOPIC", "topic")
+    monkeypatch.setattr(sweep, "lock_owner", lambda: execution)
+    monkeypatch.setattr(sweep, "release_lock", lambda _: True)
+    seen: dict[str, Any] = {}
+
+    class Cloud:
+        def get_execution_history(self, **_: Any) -> dict[str, Any]:
+            return {"events": [{"stateEnteredEventDetails": {"name": "Train", "input": seen["state"]}}]}
+
+        def invoke(self, Payload: bytes, **_: Any) -> dict[str, Any]:
+            assert isinstance(json.loads(Payload)["state"]["failed"], dict)
+            return {"Payload": io.BytesIO(seen["answer"].encode())}
+
+        def publish(self, Message: str, **_: Any) -> None:
+            assert execution in Message
+
+    monkeypatch.setattr(sweep, "client", lambda _: Cloud())
+    detail = st.fixed_dictionaries(
+        {"status": st.sampled_from(["ABORTED", "TIMED_OUT", "FAILED", "RUNNING"]) | ANY_JSON},
+        optional={"executionArn": st.just(execution) | ANY_JSON, "error": ANY_JSON, "cause": ODD_TEXT | ANY_JSON},
+    )
+    done = st.fixed_dictionaries({"done": st.just(True)}, optional={"actions": ANY_JSON, "error": ANY_JSON})
+    events = st.fixed_dictionaries({}, optional={"detail": detail | ANY_JSON}) | ANY_JSON
+    states = st.fixed_dictionaries({}, optional={"failed": ANY_JSON, "clean_up": ANY_JSON}) | ANY_JSON
+
+    @budget("Sweep events", profile)
+    @given(
+        events, states.map(json.dumps) | ODD_TEXT, (done | ANY_JSON.filter(_is_not_waiting)).map(json.dumps) | ODD_TEXT
+    )
+    def check(event: Any, state: str, answer: str) -> None:
+        seen.update(state=state, answer=answer)
+        allow("Sweep events", tried(sweep.handler, event, sweep.CleanUpBroken))
+
+    check()
+
+
+def _is_not_waiting(answer: Any) -> bool:
+    """An answer of CleanUp that does not ask for another lap."""
+    return not isinstance(answer, dict) or bool(answer.get("done", True))
 
 
 @PROFILES

@@ -107,7 +107,8 @@ def test_an_execution_that_may_wait_has_its_turn_after_the_first(tmp_path: Path,
         executions.stop(waiting.account, first)
         ended = waiting.wait(second)
         names = [visit.name for visit in ended.visits]
-        assert "TakeOverLock" in names
+        # Whichever is quicker: the second takes the lock over, or the sweep after the first sets it free.
+        assert {"TakeOverLock", "AcquireFreedLock"} & set(names)
         assert "QualityGateRefused" in names, f"{ended.error}: {ended.cause}"
         assert lock_owner(waiting) == ""
 

@@ -19,6 +19,7 @@ from lambdas.classify import handler as classify
 from lambdas.clean_up import handler as clean_up
 from lambdas.prune_versions import handler as prune_versions
 from lambdas.smoke_test import handler as smoke_test
+from lambdas.sweep import handler as sweep
 
 CLIENT_CACHES = (
     champion_marker.s3,
@@ -28,6 +29,7 @@ CLIENT_CACHES = (
     prune_versions.client,
     smoke_test.runtime,
     smoke_test.s3,
+    sweep.client,
 )
 ROLE = "arn:aws:iam::123456789012:role/kelpie"
 

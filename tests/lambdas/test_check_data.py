@@ -231,3 +231,9 @@ def test_a_hundred_thousand_pictures_are_checked_within_the_functions_memory(
         tracemalloc.stop()
     print(f"{peak / 2**20:.0f} MiB for 100,000 pictures")
     assert peak < 256 * 2**20, "a quarter of the function's 1024 MB"
+
+
+@pytest.mark.parametrize("pictures", [FLAT, SPLIT], ids=["flat", "split"])
+def test_the_marker_of_a_complete_data_set_changes_nothing(check: Any, pictures: dict[str, bytes]) -> None:
+    before = check(pictures)
+    assert check({**pictures, "_SUCCESS": b"", f"{next(iter(pictures)).rsplit('/', 1)[0]}/_SUCCESS": b""}) == before

@@ -132,3 +132,23 @@ def test_a_comment_below_the_top_is_no_comment() -> None:
 def test_a_huge_value_does_not_make_a_huge_message() -> None:
     assert len(error_of({"training": {"backbone": "x" * 100_000}})) < 1000
     assert len(error_of({"training": {"y" * 100_000: 1}})) < 1000
+
+
+@pytest.mark.parametrize(
+    ("named", "meant"),
+    [
+        ("s3://dogs/new/_SUCCESS", "s3://dogs/new/"),
+        ("s3://dogs/a/b/_SUCCESS", "s3://dogs/a/b/"),
+        ("s3://dogs/_SUCCESS", "s3://dogs/"),
+        ("s3://dogs/new_SUCCESS/", "s3://dogs/new_SUCCESS/"),
+    ],
+)
+def test_the_marker_of_a_complete_data_set_means_its_folder(named: str, meant: str) -> None:
+    assert resolve({"data": {"s3_uri": named}}, DEFAULTS, SCHEMA)["data"]["s3_uri"] == meant
+
+
+@pytest.mark.parametrize(
+    "named", ["s3://dogs/new_SUCCESS", "s3://dogs/new/_SUCCESS/x", "s3://dogs/a b/_SUCCESS", "_SUCCESS"]
+)
+def test_another_object_is_still_no_folder(named: str) -> None:
+    assert "data.s3_uri" in error_of({"data": {"s3_uri": named}})

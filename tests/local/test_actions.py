@@ -48,6 +48,7 @@ DERIVED = {
     "CopySource", "CopySourceVersion", "CurrentObject", "ObjectVersion", "DeletedObjects", "DeletedVersions",
     "IndexPath", "TableNames", "PutTables", "UpdateTables", "DeleteTables", "ConditionCheckTables",
     "NewModelPackage", "ListedModelPackages", "QualifierPath", "AlarmNames", "ScaledEndpoint", "EventBuses",
+    "QueueName", "ScheduleGroup", "StateMachine",
 }  # fmt: skip
 
 
@@ -261,7 +262,7 @@ def test_tags_in_a_request_are_context():
     assert context == {"aws:RequestTag/team": "dogs", "aws:TagKeys": ["team"]}
 
 
-@pytest.mark.parametrize(("service", "operation"), [("sqs", "SendMessage"), ("sagemaker", "CreateApp")])
+@pytest.mark.parametrize(("service", "operation"), [("glue", "ListJobs"), ("sagemaker", "CreateApp")])
 def test_what_is_not_in_the_tables_is_unmapped(service, operation):
     with pytest.raises(Unmapped):
         required(service, operation)

@@ -302,13 +302,14 @@ def test_a_retained_bucket_outlives_its_stack(server: StackServer) -> None:
 
 
 def test_a_type_that_nobody_implements_is_listed(server: StackServer) -> None:
-    assert create(server, {"Budget": {"Type": "AWS::Budgets::Budget", "Properties": {}}}) == "CREATE_COMPLETE"
-    assert "AWS::Budgets::Budget" in cloudformation.stand_ins()
+    assert create(server, {"Fleet": {"Type": "AWS::GameLift::Fleet", "Properties": {}}}) == "CREATE_COMPLETE"
+    assert "AWS::GameLift::Fleet" in cloudformation.stand_ins()
 
 
 def test_a_type_that_only_moto_implements_is_made_by_moto(server: StackServer) -> None:
-    create(server, {"Queue": {"Type": "AWS::SQS::Queue", "Properties": {"QueueName": "letters"}}})
-    assert server.client("sqs").get_queue_url(QueueName="letters")["QueueUrl"].endswith("/letters")
-    assert "AWS::SQS::Queue" not in cloudformation.stand_ins()
+    parameter = {"Type": "AWS::SSM::Parameter", "Properties": {"Name": "breed", "Type": "String", "Value": "kelpie"}}
+    create(server, {"Parameter": parameter})
+    assert server.client("ssm").get_parameter(Name="breed")["Parameter"]["Value"] == "kelpie"
+    assert "AWS::SSM::Parameter" not in cloudformation.stand_ins()
     server.client("cloudformation").delete_stack(StackName="dogs")
-    assert "QueueUrls" not in server.client("sqs").list_queues()
+    assert server.client("ssm").describe_parameters()["Parameters"] == []

@@ -347,3 +347,63 @@ def test_an_environment_that_cannot_start_leaves_nothing_behind(tmp_path: Path) 
         Sandbox(engine, version, tmp_path)
     assert list((tmp_path / "sandboxes").iterdir()) == []
     assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+def test_an_alias_runs_the_version_that_it_names_until_it_names_another(make: Callable[..., Function]) -> None:
+    function = make("def handler(event, context): return ['one', context.function_version]")
+    client, name = function.lambda_, function.name
+    first = client.publish_version(FunctionName=name, Description="one")
+    alias = client.create_alias(FunctionName=name, Name="live", FunctionVersion=first["Version"])["AliasArn"]
+    client.update_function_code(
+        FunctionName=name, ZipFile=package("def handler(event, context): return ['two', context.function_version]", {})
+    )
+    second = client.publish_version(FunctionName=name, Description="two")
+
+    def by(function_name: str) -> Any:
+        return json.loads(client.invoke(FunctionName=function_name)["Payload"].read())
+
+    assert by(alias) == ["one", "1"]
+    assert by(name) == ["two", "$LATEST"]
+    client.update_alias(FunctionName=name, Name="live", FunctionVersion=second["Version"])
+    assert by(f"{name}:live") == ["two", "2"]
+    client.delete_function(FunctionName=name, Qualifier="1")
+    client.update_function_configuration(FunctionName=name, Description="again")
+    assert client.publish_version(FunctionName=name)["Version"] == "3", "a number never comes again"
+
+
+def test_what_is_reserved_for_a_function_holds_for_its_alias(make: Callable[..., Function]) -> None:
+    function = make()
+    client, name = function.lambda_, function.name
+    client.publish_version(FunctionName=name)
+    client.create_alias(FunctionName=name, Name="live", FunctionVersion="1")
+    client.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=0)
+    with pytest.raises(ClientError, match="TooManyRequests"):
+        client.invoke(FunctionName=f"{name}:live")
+    client.delete_function_concurrency(FunctionName=name)
+    assert client.invoke(FunctionName=f"{name}:live")["StatusCode"] == 200
+
+
+def test_an_asynchronous_event_that_fails_three_times_is_a_dead_letter(
+    world: World, make: Callable[..., Function]
+) -> None:
+    sqs, queue = world.client("sqs"), f"dead-{uuid.uuid4().hex[:8]}"
+    url = sqs.create_queue(QueueName=queue)["QueueUrl"]
+    target = f"arn:aws:sqs:us-east-1:123456789012:{queue}"
+    role = world.make_role(principal="lambda.amazonaws.com")
+    allowed = {"Effect": "Allow", "Action": "sqs:SendMessage", "Resource": target}
+    world.client("iam").put_role_policy(
+        RoleName=role.rsplit("/", 1)[-1],
+        PolicyName="dead",
+        PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [allowed]}),
+    )
+    code = "def handler(event, context): print('tried'); raise ValueError('no dog')"
+    function = make(code, role=role, DeadLetterConfig={"TargetArn": target})
+    function.lambda_.publish_version(FunctionName=function.name)
+    function.lambda_.create_alias(FunctionName=function.name, Name="live", FunctionVersion="1")
+    function.lambda_.invoke(FunctionName=f"{function.name}:live", InvocationType="Event", Payload=b'{"dog": 1}')
+    request = {"QueueUrl": url, "MessageAttributeNames": ["All"]}
+    [letter] = wait_until(lambda: sqs.receive_message(**request).get("Messages"))
+    assert json.loads(letter["Body"]) == {"dog": 1}
+    assert letter["MessageAttributes"]["ErrorMessage"]["StringValue"] == "no dog"
+    events = world.client("logs").filter_log_events(logGroupName=f"/aws/lambda/{function.name}")["events"]
+    assert [event["message"].strip() for event in events].count("tried") == 3

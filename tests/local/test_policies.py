@@ -87,22 +87,70 @@ ROLE = "arn:aws:iam::123456789012:role/kelpie/training"
         ({"ForAnyValue:StringEquals": {"aws:TagKeys": "a"}}, {"aws:TagKeys": ["b", "a"]}, True),
         ({"ForAllValues:StringEquals": {"aws:TagKeys": "a"}}, {"aws:TagKeys": ["b", "a"]}, False),
         ({"ForAllValues:StringEquals": {"aws:TagKeys": "a"}}, {}, True),
+        ({"Null": {"aws:TagKeys": "false"}, "StringNotEquals": {"s3:acl": "a"}}, {}, False),
+        ({"NumericLessThanEquals": {"s3:max-keys": "10"}}, {"s3:max-keys": "10"}, True),
+        ({"NumericLessThan": {"s3:max-keys": 10}}, {"s3:max-keys": "10"}, False),
+        ({"NumericNotEquals": {"s3:max-keys": "10"}}, {}, True),
+        ({"NumericGreaterThanIfExists": {"s3:max-keys": "10"}}, {}, True),
+        ({"NumericEquals": {"s3:max-keys": ["1", "2.0"]}}, {"s3:max-keys": "2"}, True),
+        ({"DateLessThan": {"aws:CurrentTime": "2026-01-01T00:00:00Z"}}, {"aws:CurrentTime": "2025-12-31"}, True),
+        ({"DateGreaterThan": {"aws:CurrentTime": "1767225600"}}, {"aws:CurrentTime": "2026-01-01T00:00:01Z"}, True),
+        ({"IpAddress": {"aws:SourceIp": "10.0.0.0/8"}}, {"aws:SourceIp": "10.1.2.3"}, True),
+        ({"IpAddress": {"aws:SourceIp": "10.0.0.0/8"}}, {"aws:SourceIp": "11.1.2.3"}, False),
+        ({"NotIpAddress": {"aws:SourceIp": "10.0.0.0/8"}}, {"aws:SourceIp": "11.1.2.3"}, True),
+        ({"ArnNotLike": {"aws:SourceArn": "arn:aws:events:*:*:rule/a"}}, {"aws:SourceArn": "arn:aws:events:r:1:rule/b"},
+         True),
+        ({"ForAnyValue:StringLike": {"aws:TagKeys": "kelpie:*"}}, {"aws:TagKeys": ["x", "kelpie:run"]}, True),
+        ({"ForAnyValue:StringLike": {"aws:TagKeys": "kelpie:*"}}, {}, False),
+        ({"StringEquals": {"aws:ResourceAccount": "${aws:PrincipalAccount}"}},
+         {"aws:ResourceAccount": "1", "aws:PrincipalAccount": "1"}, True),
+        ({"StringEquals": {"s3:prefix": "${*}"}}, {"s3:prefix": "*"}, True),
+        ({"StringLike": {"s3:prefix": "a${*}"}}, {"s3:prefix": "ab"}, False),
         ({"StringEquals": {"a:b": "1", "c:d": "2"}}, {"a:b": "1", "c:d": "3"}, False),
     ],
-)
+)  # fmt: skip
 def test_conditions_decide_whether_a_statement_counts(condition, context, holds):
     effect = decide(statement(Condition=condition), context=context)
     assert effect is (Effect.ALLOW if holds else Effect.IMPLICIT_DENY)
 
 
 def test_an_operator_that_is_not_understood_is_an_error_and_not_an_allow():
-    with pytest.raises(UnsupportedPolicy, match="DateGreaterThan"):
-        decide(statement(Condition={"DateGreaterThan": {"aws:CurrentTime": "2026-01-01T00:00:00Z"}}))
+    with pytest.raises(UnsupportedPolicy, match="BinaryEquals"):
+        decide(statement(Condition={"BinaryEquals": {"aws:CurrentTime": "2026-01-01T00:00:00Z"}}))
 
 
 def test_a_policy_variable_is_an_error_and_not_a_literal():
     with pytest.raises(UnsupportedPolicy, match="aws:username"):
         decide(statement(resource="arn:aws:s3:::data/${aws:username}/*"))
+
+
+def test_a_policy_variable_stands_for_its_value_literally():
+    own = statement(resource="arn:aws:s3:::data/${aws:PrincipalAccount}/*")
+    inside, star = "arn:aws:s3:::data/1/x", {"aws:PrincipalAccount": "*"}
+    assert decide(own, resource=inside, context={"aws:PrincipalAccount": "1"}) is Effect.ALLOW
+    assert decide(own, resource=inside, context={"aws:PrincipalAccount": "2"}) is Effect.IMPLICIT_DENY
+    assert decide(own, resource=inside, context=star) is Effect.IMPLICIT_DENY
+
+
+@pytest.mark.parametrize(
+    ("condition", "context"),
+    [
+        ({"NumericLessThan": {"s3:max-keys": "many"}}, {"s3:max-keys": "1"}),
+        ({"DateLessThan": {"aws:CurrentTime": "soon"}}, {"aws:CurrentTime": "2026-01-01"}),
+        ({"IpAddress": {"aws:SourceIp": "home"}}, {"aws:SourceIp": "10.0.0.1"}),
+        ({"ForNoValue:StringEquals": {"aws:TagKeys": "a"}}, {"aws:TagKeys": "a"}),
+        ({"NullIfExists": {"aws:TagKeys": "true"}}, {}),
+        ({"StringEquals": {"s3:prefix": "${aws:username}"}}, {"s3:prefix": "a"}),
+    ],
+)
+def test_a_condition_that_cannot_be_evaluated_is_an_error(condition, context):
+    with pytest.raises(UnsupportedPolicy):
+        decide(statement(Condition=condition), context=context)
+
+
+def test_a_statement_without_a_known_effect_is_an_error():
+    with pytest.raises(UnsupportedPolicy, match="Effect"):
+        decide(statement(effect="Perhaps"))
 
 
 def trust(principal, **others):

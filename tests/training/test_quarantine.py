@@ -136,6 +136,14 @@ def test_a_bad_file_is_left_out_and_says_why(tmp_path: Path, name: str) -> None:
     assert reason in why
 
 
+def test_the_marker_of_a_complete_data_set_is_neither_a_picture_nor_a_bad_file(tmp_path: Path) -> None:
+    before = scan(flat(tmp_path))
+    for folder in (tmp_path, tmp_path / "cat"):
+        write(folder / "_SUCCESS", b"")
+    assert left_out(tmp_path) == {}
+    assert scan(tmp_path) == before
+
+
 def test_the_others_are_split_as_if_the_bad_files_were_not_there(tmp_path: Path) -> None:
     before = scan(flat(tmp_path))
     for name, (content, _) in BAD.items():

@@ -113,14 +113,41 @@ def test_a_start_that_can_cost_more_than_the_limit_is_refused_before_anything_st
     assert "cost.max_usd_per_execution allows 0.50" in refused.stderr
     unpriced = '{"training": {"instance_type": "ml.unheard.xlarge"}}'
     assert "no price for ml.unheard.xlarge" in kelpie("start", "--local", "--input", unpriced, cwd=tmp_path).stderr
+    resumed = '{"resume": {"training_job": ""}, "gate": {"min_test_accuracy": 0.5}}'
+    assert "allows 0.50" in kelpie("start", "--local", "--input", resumed, cwd=tmp_path).stderr
     assert not (tmp_path / ".kelpie").exists()
 
 
 def test_the_estimate_names_each_part_the_prices_source_and_the_limit(tmp_path: Path) -> None:
     said = kelpie("cost", cwd=tmp_path).stdout
-    for words in ("training", "state transitions", "endpoint, a month", "limit: none", "source:"):
+    for words in ("training", "state transitions", "a month in which nothing runs", "none", "source:"):
         assert words in said
-    assert json.loads(kelpie("cost", "--json", cwd=tmp_path).stdout)["total_usd"] > 0
+    as_json = json.loads(kelpie("cost", "--json", cwd=tmp_path).stdout)
+    assert as_json["total_usd"] == pytest.approx(sum(line["usd"] for line in as_json["execution_at_most"]["lines"]))
+    assert as_json["idle_month"]["total_usd"] > as_json["deployment"]["total_usd"] > 0
+
+
+def test_preflight_is_clean_with_the_default_settings_and_starts_nothing(tmp_path: Path) -> None:
+    clean = kelpie("preflight", "--local", "--json", cwd=tmp_path)
+    assert clean.returncode == 0
+    assert {one["severity"] for one in json.loads(clean.stdout)} == {"info"}
+    assert not (tmp_path / ".kelpie").exists()
+
+
+def test_preflight_ends_with_2_when_something_would_fail(tmp_path: Path) -> None:
+    (tmp_path / "kelpie.toml").write_text('[hosting]\ninstance_type = "ml.c6g.large"\n')
+    sick = kelpie("preflight", cwd=tmp_path)
+    assert sick.returncode == 2
+    assert "error: ml.c6g.large has an ARM processor" in sick.stdout
+    assert "preflight found 1 errors" in sick.stderr
+    both = kelpie("preflight", "--local", "--aws", cwd=tmp_path)
+    assert (both.returncode, "exclude each other" in both.stderr) == (2, True)
+
+
+def test_verify_aws_knows_its_experiments_and_asks_before_it_begins(tmp_path: Path) -> None:
+    unknown = kelpie("verify-aws", "no-such", cwd=tmp_path)
+    assert unknown.returncode == 2
+    assert "retried-parameters" in unknown.stderr
 
 
 def test_init_writes_a_config_file_once(tmp_path: Path) -> None:

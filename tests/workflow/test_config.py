@@ -60,7 +60,7 @@ def test_a_list_can_be_given(tmp_path: Path) -> None:
         ("[training]\nepochs = 0", "training.epochs = 0"),
         ('[training]\nepochs = "3"', "training.epochs = '3'"),
         ("[training]\nepohs = 3", "training.epohs: there is no such key; allowed: backbone, batch_size"),
-        ("[trainig]\nepochs = 3", "trainig: there is no such key; allowed: aws, cost, data"),
+        ("[trainig]\nepochs = 3", "trainig: there is no such key; allowed: aws, budget, "),
         ('[project]\nname = "Kelpie"', "project.name = 'Kelpie'"),
         ('[project]\nname = "ends-with-"', "project.name"),
         (f'[project]\nname = "{"k" * 25}"', "project.name"),
@@ -70,6 +70,14 @@ def test_a_list_can_be_given(tmp_path: Path) -> None:
         ("[training]\nmanaged_spot = 1", "training.managed_spot = 1"),
         ("[hosting]\nmin_instance_count = 4", "hosting.min_instance_count <= hosting.max_instance_count"),
         ("[training]\nbatch_size = 1", "training.instance_count <= training.batch_size"),
+        ('[schedule]\nexpression = "0 3 * * *"', "schedule.expression = '0 3 * * *'"),
+        ('[schedule]\nexpression = "every day"', "schedule.expression = 'every day'"),
+        ("[schedule]\nflexible_window_minutes = 1441", "schedule.flexible_window_minutes = 1441"),
+        ('[notifications]\nemail = "nobody"', "notifications.email = 'nobody'"),
+        ("[budget]\nmonthly_usd = 0.5", "budget.monthly_usd = 0.5"),
+        ("[concurrency]\nclassify_provisioned_min = 1", "<= concurrency.classify_provisioned_max"),
+        ("[concurrency]\nclassify_reserved = 1\nclassify_provisioned_max = 2", "not be above classify_reserved"),
+        ('[vpc]\ncreate = true\nsubnet_ids = ["subnet-0a"]', "leave subnet_ids and security_group_ids out"),
     ],
 )
 def test_a_bad_key_or_value_is_named_in_the_error(tmp_path: Path, text: str, named: str) -> None:
@@ -193,9 +201,24 @@ def test_the_file_and_the_input_are_checked_alike(where: tuple[str, str], value:
     assert accepted_as_input == accepted_as_file
 
 
+def test_the_stacks_settings_are_not_in_an_execution_s_input() -> None:
+    sections = {"schedule", "triggers", "notifications", "budget", "concurrency", "vpc", "trail"}
+    assert sections <= set(Config.model_fields)
+    assert not sections & set(config.execution_input_schema()["properties"])
+
+
+def test_an_untouched_stack_starts_nothing_and_costs_nothing() -> None:
+    untouched = Config()
+    assert not untouched.triggers.on_new_data
+    assert not untouched.vpc.create
+    assert not untouched.trail.enabled
+    assert untouched.concurrency.classify_provisioned_min == 0
+
+
 def test_the_rules_between_settings_name_settings_that_exist() -> None:
-    defaults = Config().defaults()
-    for left, operator, right in config.execution_input_schema()["x-order-rules"]:
+    defaults = Config().model_dump()
+    assert config.execution_input_schema()["x-order-rules"] == config.ORDER_RULES
+    for left, operator, right in [*config.ORDER_RULES, *config.STACK_ORDER_RULES]:
         assert operator == "<="
         values = [defaults[section][key] for section, key in (rule.split(".") for rule in (left, right))]
         assert values[0] <= values[1]

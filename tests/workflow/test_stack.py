@@ -7,19 +7,21 @@ import json
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
 from stack_server import StackServer, stack_server, succeed
 
-from workflow import packaging, stack, template
+from workflow import cloudformation, packaging, schedule, serving_image, stack, template
+from workflow.change_set import ChangeSet, Effect
 from workflow.config import Config
 from workflow.errors import KelpieError
 from workflow.packaging import Asset, asset_of_bytes
 
 CONFIG = Config()
+IMAGE = f"123456789012.dkr.ecr.us-east-1.amazonaws.com/kelpie-serving@sha256:{'0' * 64}"
 DEFINITION = {"StartAt": "Say", "States": {"Say": {"Type": "Pass", "Result": {"key": "${KmsKeyArn}"}, "End": True}}}
 
 
@@ -33,7 +35,8 @@ def running_server() -> Iterator[StackServer]:
 def server(running_server: StackServer, monkeypatch: pytest.MonkeyPatch) -> StackServer:
     """An empty account, and assets that are small: the real ones need the SageMaker SDK and seconds."""
     monkeypatch.setattr(stack, "stack_assets", lambda config: small_assets())
-    monkeypatch.setattr(stack, "_POLL_SECONDS", 0.0)
+    monkeypatch.setattr(serving_image, "ensure", lambda *_, **__: IMAGE)
+    monkeypatch.setattr(cloudformation, "_POLL_SECONDS", 0.0)
     running_server.reset()
     return running_server
 
@@ -46,15 +49,34 @@ def small_assets(**changes: Asset) -> dict[str, Asset]:
         "Definition": asset_of_bytes("state-machine.json", json.dumps(DEFINITION).encode()),
         "Code": asset_of_bytes("sourcedir.tar.gz", b"code"),
         "Weights": asset_of_bytes("weights.pth", b"weights"),
+        "ServingContext": asset_of_bytes("serving-context.zip", code.getvalue()),
     }
     for name in packaging.LAMBDAS:
         assets["".join(map(str.capitalize, name.split("_")))] = asset_of_bytes(f"{name}.zip", code.getvalue())
     return {**assets, **changes}
 
 
-def deploy(server: StackServer) -> tuple[stack.StackOutputs, list[stack.StackEvent]]:
-    events: list[stack.StackEvent] = []
-    return stack.deploy(server.account, CONFIG, on_event=events.append), events
+def deploy(
+    server: StackServer, approve: stack.Approve = lambda _: True, config: Config = CONFIG
+) -> tuple[stack.StackOutputs, list[cloudformation.StackEvent]]:
+    events: list[cloudformation.StackEvent] = []
+    return stack.deploy(server.account, config, on_event=events.append, approve=approve), events
+
+
+class Asked:
+    """Keeps the change sets that it is asked about."""
+
+    def __init__(self, *answers: bool) -> None:
+        self.proposed: list[ChangeSet] = []
+        self._answers = list(answers)
+
+    def __call__(self, proposed: ChangeSet) -> bool:
+        self.proposed.append(proposed)
+        return self._answers.pop(0) if self._answers else True
+
+
+def status(server: StackServer) -> str | None:
+    return cloudformation.CloudFormationStack(server.account, "kelpie").status()
 
 
 def resources_of(server: StackServer) -> set[str]:
@@ -74,14 +96,14 @@ def test_the_bucket_exists_before_the_first_upload_and_the_rest_after_the_last(s
     steps = [event.resource for event in events if event.status in ("CREATE_COMPLETE", "UPLOADED")]
     uploads = [index for index, event in enumerate(events) if event.status == "UPLOADED"]
     assert steps.index("ArtifactBucket") < steps.index("state-machine.json") < steps.index("StateMachine")
-    assert len(uploads) == 3 + len(packaging.LAMBDAS)
+    assert len(uploads) == len(small_assets()) + 2  # the template, and the content of the channel wheels
 
 
 def test_the_outputs_name_what_was_made(server: StackServer) -> None:
     outputs, _ = deploy(server)
     assert outputs == stack.outputs(server.account, CONFIG)
     assert outputs.endpoint_name == "kelpie"
-    assert {found["Name"] for found in server.client("s3").list_buckets()["Buckets"]} == {
+    assert {found["Name"] for found in server.client("s3").list_buckets()["Buckets"]} > {
         outputs.data_bucket,
         outputs.artifact_bucket,
     }
@@ -106,6 +128,9 @@ def test_a_changed_lambda_updates_that_lambda_alone(server: StackServer, monkeyp
     assert [(event.resource, event.status) for event in events if "::Stack" not in event.resource_type] == [
         ("classify.zip", "UPLOADED"),
         ("ClassifyFunction", "UPDATE_COMPLETE"),
+        ("ClassifyVersion", "CREATE_COMPLETE"),
+        ("ClassifyAlias", "UPDATE_COMPLETE"),
+        ("ClassifyVersion", "DELETE_COMPLETE"),
     ]
 
 
@@ -139,32 +164,147 @@ def test_a_stack_that_somebody_else_is_changing_is_left_alone(
         deploy(server)
 
 
-def test_an_update_without_changes_is_no_failure(server: StackServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    first, _ = deploy(server)
+def test_a_stack_that_is_current_is_not_asked_about(server: StackServer) -> None:
+    deploy(server)
+    asked = Asked()
+    deploy(server, asked)
+    assert asked.proposed == []
 
-    def refuse(**_: Any) -> None:
-        message = "No updates are to be performed."
-        raise ClientError({"Error": {"Code": "ValidationError", "Message": message}}, "UpdateStack")
 
-    monkeypatch.setattr(server.client("cloudformation"), "update_stack", refuse)
-    assert deploy(server)[0] == first
+def test_a_new_stack_is_proposed_in_two_parts_that_only_add(server: StackServer) -> None:
+    asked = Asked()
+    deploy(server, asked)
+    first, rest = asked.proposed
+    assert (first.creates_stack, rest.creates_stack) == (True, False)
+    assert first.only_adds
+    assert rest.only_adds
+    assert {"ArtifactBucket", "ServingRepository", "ImageBuild"} <= {change.resource for change in first.changes}
+    assert "StateMachine" in {change.resource for change in rest.changes}
+
+
+def test_what_is_declined_leaves_no_stack_behind(server: StackServer) -> None:
+    with pytest.raises(stack.Declined):
+        deploy(server, Asked(False))
+    assert status(server) is None
+    assert deploy(server)[0].state_machine_arn
+
+
+def test_a_declined_update_changes_nothing(server: StackServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, _ = deploy(server)
+    definition = asset_of_bytes("state-machine.json", json.dumps({**DEFINITION, "Comment": "another"}).encode())
+    monkeypatch.setattr(stack, "stack_assets", lambda config: small_assets(Definition=definition))
+    with pytest.raises(stack.Declined):
+        deploy(server, Asked(False))
+    machine = server.client("stepfunctions").describe_state_machine(stateMachineArn=before.state_machine_arn)
+    assert "another" not in machine["definition"]
+    asked = Asked()
+    deploy(server, asked)
+    [proposed] = asked.proposed
+    changes = {change.resource: change for change in proposed.changes}
+    assert changes["StateMachine"].effect is Effect.CHANGED
+    assert changes["StateMachineVersion"].effect is Effect.MAY_BE_REPLACED
+    assert [change.name for change in proposed.parameters] == ["DefinitionKey"]
+    assert "ClassifyFunction" not in changes
+
+
+def test_an_error_while_asking_leaves_no_change_set_behind(server: StackServer) -> None:
+    def fail(_: ChangeSet) -> bool:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        deploy(server, fail)
+    assert status(server) is None
+    assert not server.client("cloudformation").list_change_sets(StackName="kelpie")["Summaries"]
+
+
+def test_what_an_interrupted_change_set_left_behind_is_removed_first(server: StackServer) -> None:
+    body = json.dumps({"Resources": {"Data": {"Type": "AWS::S3::Bucket"}}})
+    server.client("cloudformation").create_change_set(
+        StackName="kelpie", ChangeSetName="interrupted", ChangeSetType="CREATE", TemplateBody=body
+    )
+    assert status(server) == "REVIEW_IN_PROGRESS"
+    outputs, events = deploy(server)
+    assert outputs.state_machine_arn
+    assert events[0].status == "REVIEW_IN_PROGRESS"
+    assert not server.client("cloudformation").list_change_sets(StackName="kelpie")["Summaries"]
+
+
+def test_the_schedule_stays_switched_on_when_the_stack_is_deployed_again(
+    server: StackServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outputs, _ = deploy(server)
+    assert not schedule.read(server.account, outputs.schedule_name).enabled
+    assert schedule.switch(server.account, "kelpie", enabled=True)
+    assert not schedule.switch(server.account, "kelpie", enabled=True)
+    definition = asset_of_bytes("state-machine.json", json.dumps({**DEFINITION, "Comment": "another"}).encode())
+    monkeypatch.setattr(stack, "stack_assets", lambda config: small_assets(Definition=definition))
+    deploy(server)
+    found = schedule.read(server.account, outputs.schedule_name)
+    assert (found.enabled, found.expression, found.time_zone) == (True, CONFIG.schedule.expression, "UTC")
+    assert schedule.switch(server.account, "kelpie", enabled=False)
+    assert not schedule.read(server.account, outputs.schedule_name).enabled
+
+
+def test_the_next_times_are_those_of_the_schedules_time_zone() -> None:
+    found = schedule.Schedule("kelpie", True, "cron(30 8 ? * MON-FRI *)", "Europe/Berlin", 0)
+    times = found.next_times(5, datetime(2026, 10, 23, 12, tzinfo=UTC))
+    assert [f"{time:%a %d %H:%M %z}" for time in times] == [
+        "Mon 26 08:30 +0100",  # the clocks went back on the day before
+        *(f"{day} {number} 08:30 +0100" for day, number in (("Tue", 27), ("Wed", 28), ("Thu", 29), ("Fri", 30))),
+    ]
+
+
+def test_a_rollback_that_failed_is_continued_before_anything_else(
+    server: StackServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deploy(server)
+    client = server.client("cloudformation")
+    statuses = {"now": "UPDATE_ROLLBACK_FAILED"}
+    original = client.describe_stacks
+
+    def describe(StackName: str) -> Any:
+        answer = original(StackName=StackName)
+        answer["Stacks"][0]["StackStatus"] = statuses["now"]
+        return answer
+
+    def go_on(StackName: str) -> None:
+        statuses["now"] = "UPDATE_ROLLBACK_COMPLETE"
+
+    monkeypatch.setattr(cloudformation, "_START_SECONDS", 0.0)
+    monkeypatch.setattr(client, "describe_stacks", describe)
+    monkeypatch.setattr(client, "continue_update_rollback", go_on)
+    found = cloudformation.CloudFormationStack(server.account, "kelpie")
+    assert found.prepare()
+    assert found.status() == "UPDATE_ROLLBACK_COMPLETE"
+
+
+@pytest.mark.parametrize(("state", "said"), [("DELETE_FAILED", "kelpie destroy"), ("UPDATE_IN_PROGRESS", "Wait")])
+def test_states_from_which_nothing_can_start_say_what_to_do(
+    server: StackServer, monkeypatch: pytest.MonkeyPatch, state: str, said: str
+) -> None:
+    busy = {"Stacks": [{"StackId": "kelpie", "StackStatus": state}]}
+    monkeypatch.setattr(server.client("cloudformation"), "describe_stacks", lambda StackName: busy)
+    with pytest.raises(KelpieError) as raised:
+        cloudformation.CloudFormationStack(server.account, "kelpie").prepare()
+    assert said in raised.value.fix
+
+
+def event(resource: str, reason: str) -> cloudformation.StackEvent:
+    return cloudformation.StackEvent(resource, "AWS::X::Y", "CREATE_FAILED", reason)
+
+
+def test_the_cause_of_a_failure_is_not_what_followed_from_it() -> None:
+    cancelled, real = event("A", "Resource creation cancelled"), event("B", "Access denied")
+    summary = event("kelpie", "The following resource(s) failed to create: [A, B].")
+    assert cloudformation.first_cause([cancelled, real, summary]) == real
+    assert cloudformation.first_cause([cancelled, summary]) == cancelled
+    assert cloudformation.first_cause([]) is None
 
 
 def test_outputs_of_nothing_say_how_to_deploy(server: StackServer) -> None:
     with pytest.raises(KelpieError, match="is not deployed") as raised:
         stack.outputs(server.account, CONFIG)
     assert "kelpie local up" in raised.value.fix
-
-
-def test_destroy_keeps_the_data(server: StackServer) -> None:
-    outputs, _ = deploy(server)
-    stack.destroy(server.account, CONFIG)
-    assert {found["Name"] for found in server.client("s3").list_buckets()["Buckets"]} == {
-        outputs.data_bucket,
-        outputs.artifact_bucket,
-    }
-    assert not server.client("stepfunctions").list_state_machines()["stateMachines"]
-    stack.destroy(server.account, CONFIG)  # there is nothing left, and that is fine
 
 
 def test_a_value_that_the_stack_does_not_supply_is_named_before_anything_is_created() -> None:
@@ -176,7 +316,7 @@ def test_a_value_that_the_stack_does_not_supply_is_named_before_anything_is_crea
 
 
 def test_a_template_that_is_too_long_is_refused() -> None:
-    body = template.TEMPLATE_FILE.read_text() + "#" * template.BODY_LIMIT_BYTES
+    body = template.TEMPLATE_FILE.read_text() + "#" * template.URL_LIMIT_BYTES
     with pytest.raises(KelpieError, match="too long"):
         stack.validate(body, small_assets())
 
@@ -202,6 +342,6 @@ def test_without_weights_the_channel_still_has_a_file(monkeypatch: pytest.Monkey
 
 
 def test_an_event_reads_as_a_line_of_progress() -> None:
-    event = stack.StackEvent("StateMachine", "AWS::StepFunctions::StateMachine", "CREATE_COMPLETE")
+    event = cloudformation.StackEvent("StateMachine", "AWS::StepFunctions::StateMachine", "CREATE_COMPLETE")
     assert str(event) == "create complete StateMachine"
     assert str(replace(event, status="CREATE_FAILED", reason="why")) == "create failed StateMachine why"

@@ -58,6 +58,14 @@ def test_the_vpc_is_there_when_it_is_configured() -> None:
     assert train(vpc=VPC)["VpcConfig"] == expected
     assert states(vpc=VPC)["CreateModel"]["Parameters"]["VpcConfig"] == expected
     assert "VpcConfig" not in train()
+
+
+def test_the_stacks_own_vpc_comes_by_substitution() -> None:
+    own = {"create": True}
+    expected = {"Subnets": ["${PrivateSubnetA}", "${PrivateSubnetB}"], "SecurityGroupIds": ["${TrainingSecurityGroup}"]}
+    assert train(vpc=own)["VpcConfig"] == expected
+    assert states(vpc=own)["TrainOnDemand"]["Parameters"]["VpcConfig"] == expected
+    assert states(vpc=own)["CreateModel"]["Parameters"]["VpcConfig"] == expected
     assert "VpcConfig" not in states()["CreateModel"]["Parameters"]
 
 

@@ -13,9 +13,11 @@ from workflow.commands.session import (
     AsJson,
     ConfigFile,
     ExecutionName,
+    OnAws,
     find,
     load_config,
     local_account,
+    place,
     print_json,
     print_table,
     progress_console,
@@ -36,6 +38,7 @@ _FAILURE_CHARACTERS = 100
 @app.command()
 def start(
     local: Annotated[bool, typer.Option("--local", help="Run in the local cloud; starts it when needed.")] = False,
+    aws: OnAws = False,
     data: Annotated[str | None, typer.Option(help="A folder of labelled pictures, or an s3:// URI.")] = None,
     input_: Annotated[str, typer.Option("--input", help="Execution input: JSON, or a JSON file.")] = "{}",
     name: Annotated[str | None, typer.Option(help="Name of the execution.", show_default="a UUID")] = None,
@@ -43,12 +46,7 @@ def start(
     config_file: ConfigFile = None,
 ) -> None:
     """Start an execution and print its ARN."""
-    if not local:
-        raise UsageError(
-            "say where to start the execution",
-            detail="this version starts executions in the local cloud only",
-            fix="kelpie start --local",
-        )
+    on_aws = place(local, aws, "kelpie start")
     from workflow import datasets, executions, listing, packaging
     from workflow.config import check_execution_input
 
@@ -59,7 +57,7 @@ def start(
     packaging.check_program(execution_input.get("hosting", {}).get("program", config.hosting.program))
     if data and not data.startswith("s3://"):
         datasets.pictures(Path(data))  # bad input fails before anything is started
-    _, account, outputs = local_account(config)
+    account, outputs = running_account(aws, config_file) if on_aws else local_account(config)[1:]
     if data:
         uri = data if data.startswith("s3://") else _upload(account, outputs.data_bucket, Path(data))
         execution_input.setdefault("data", {})["s3_uri"] = uri
@@ -71,12 +69,12 @@ def start(
 
 
 @app.command("watch")
-def watch_(execution: ExecutionName = None) -> None:
+def watch_(execution: ExecutionName = None, aws: OnAws = False) -> None:
     """Show an execution until it has ended.
 
     Ctrl-C leaves it running.
     """
-    account, _, arn = find(execution)
+    account, _, arn = find(execution, aws=aws)
     _watch(account, arn)
 
 
@@ -84,6 +82,7 @@ def watch_(execution: ExecutionName = None) -> None:
 def list_(
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, newest first.")] = 20,
     as_json: AsJson = False,
+    aws: OnAws = False,
 ) -> None:
     """List executions with their results.
 
@@ -91,7 +90,7 @@ def list_(
     """
     from workflow import listing
 
-    account, outputs = running_account()
+    account, outputs = running_account(aws)
     rows = listing.rows(account, outputs.state_machine_arn, limit)
     if as_json:
         print_json([asdict(row) for row in rows])
@@ -114,12 +113,12 @@ def list_(
 
 
 @app.command()
-def describe(execution: ExecutionName = None, as_json: AsJson = False) -> None:
+def describe(execution: ExecutionName = None, as_json: AsJson = False, aws: OnAws = False) -> None:
     """Say what an execution did, and why it failed."""
     from workflow import executions
     from workflow.summary import summarize, to_text
 
-    account, _, arn = find(execution)
+    account, _, arn = find(execution, aws=aws)
     summary = summarize(account, executions.describe(account, arn))
     if as_json:
         print_json(summary)
@@ -134,6 +133,7 @@ def logs(
     host: Annotated[str | None, typer.Option(help="Only this host or function, such as algo-2.")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the execution has ended.")] = False,
     as_json: AsJson = False,
+    aws: OnAws = False,
 ) -> None:
     """Print the logs of an execution.
 
@@ -142,7 +142,7 @@ def logs(
     from workflow import executions
     from workflow import logs as written
 
-    account, _, arn = find(execution)
+    account, _, arn = find(execution, aws=aws)
     if follow:
         lines = written.follow(account, arn, state)
     else:
@@ -161,11 +161,12 @@ def compare(
     first: Annotated[str, typer.Argument(help="Name or ARN of an execution.")],
     second: Annotated[str, typer.Argument(help="Name or ARN of another one.")],
     as_json: AsJson = False,
+    aws: OnAws = False,
 ) -> None:
     """Show how two executions differ."""
     from workflow import comparison, executions
 
-    account, outputs = running_account()
+    account, outputs = running_account(aws)
     arns = [executions.find(account, outputs.state_machine_arn, name) for name in (first, second)]
     compared = comparison.compare(account, *arns)
     if as_json:
@@ -181,11 +182,12 @@ def compare(
 @app.command()
 def stop(
     execution: Annotated[str | None, typer.Argument(help="Name or ARN; the one that runs when left out.")] = None,
+    aws: OnAws = False,
 ) -> None:
     """Stop an execution and its training job."""
     from workflow import executions
 
-    account, _, arn = find(execution, running=True)
+    account, _, arn = find(execution, aws=aws, running=True)
     executions.stop(account, arn)
     print(f"stopped {arn}")
 
@@ -195,6 +197,7 @@ def resume(
     execution: Annotated[str | None, typer.Argument(help="Name or ARN of one that failed; the latest.")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Show the states until the execution has ended.")] = False,
     config_file: ConfigFile = None,
+    aws: OnAws = False,
 ) -> None:
     """Go on from what a failed execution trained.
 
@@ -202,16 +205,18 @@ def resume(
     """
     from workflow import recovery
 
-    account, outputs = running_account()
+    account, outputs = running_account(aws, config_file)
     started = recovery.resume(account, outputs, load_config(config_file), execution)
     follow_recovery(account, started, watch)
 
 
 @app.command()
-def cost(execution: ExecutionName = None, as_json: AsJson = False, config_file: ConfigFile = None) -> None:
+def cost(
+    execution: ExecutionName = None, as_json: AsJson = False, config_file: ConfigFile = None, aws: OnAws = False
+) -> None:
     """Show what an execution cost, or can cost.
 
-    Without EXECUTION: what one with these settings can cost at most.
+    Without EXECUTION: what one with these settings can cost at most, and a month in which nothing runs.
     """
     if execution is None:
         _estimate(load_config(config_file), as_json)
@@ -219,7 +224,7 @@ def cost(execution: ExecutionName = None, as_json: AsJson = False, config_file: 
     from workflow import executions
     from workflow.summary import summarize
 
-    account, _, arn = find(execution)
+    account, _, arn = find(execution, aws=aws)
     summary = summarize(account, executions.describe(account, arn))
     spent = summary["cost_usd_estimate"]
     if as_json:
@@ -243,48 +248,34 @@ def _of(summary: dict[str, Any]) -> str:
 
 
 def _estimate(config: Config, as_json: bool) -> None:
-    from workflow import pricing
+    from workflow import costs, pricing
 
-    training, hosting = config.training, config.hosting
-    bound = pricing.estimate(**_priced(config.model_dump()))
-    if as_json:
-        print_json({**asdict(bound), "total_usd": bound.total_usd})
-        return
-    limit = config.cost.max_usd_per_execution
-    month = f"{_usd(bound.endpoint_usd_per_month_from)} to {_usd(bound.endpoint_usd_per_month_to)}"
-    jobs = "a spot job and an on-demand job" if training.managed_spot else "an on-demand job"
-    print_table(
-        ("at most", "USD", "how it comes about"),
-        [
-            (
-                "training",
-                _usd(bound.training_usd),
-                f"{jobs} of {training.max_runtime_seconds} s on {training.instance_count} x {training.instance_type}",
-            ),
-            ("state transitions", _usd(bound.transitions_usd), f"{pricing.MOST_TRANSITIONS}, waiting included"),
-            ("an execution", _usd(bound.total_usd), f"limit: {_usd(limit) if limit else 'none'}"),
-            (
-                "endpoint, a month",
-                month,
-                f"{hosting.min_instance_count} to {hosting.max_instance_count} x {hosting.instance_type}",
-            ),
-        ],
-    )
-    print(f"prices of {bound.prices_as_of} for one Region, source: {bound.prices_source}")
-
-
-def _priced(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings that the price of an execution depends on."""
-    training, hosting = settings["training"], settings["hosting"]
-    return {
-        "training_instance_type": training["instance_type"],
-        "training_instance_count": training["instance_count"],
-        "max_runtime_seconds": training["max_runtime_seconds"],
-        "managed_spot": training["managed_spot"],
-        "hosting_instance_type": hosting["instance_type"],
-        "min_instance_count": hosting["min_instance_count"],
-        "max_instance_count": hosting["max_instance_count"],
+    chapters = {
+        "execution_at_most": ("an execution, at most", costs.execution_at_most(config)),
+        "deployment": ("a deployment that builds the image", costs.deployment()),
+        "idle_month": ("a month in which nothing runs", costs.idle_month(config)),
     }
+    prices = pricing.load_prices()
+    if as_json:
+        parts = {
+            key: {"total_usd": costs.total(lines), "lines": [asdict(line) for line in lines]}
+            for key, (_, lines) in chapters.items()
+        }
+        of: dict[str, object] = {
+            "prices_as_of": prices.as_of,
+            "prices_region": prices.region,
+            "prices_source": prices.source,
+        }
+        of["max_usd_per_execution"] = config.cost.max_usd_per_execution
+        print_json({"total_usd": parts["execution_at_most"]["total_usd"], **parts, **of})
+        return
+    for heading, lines in chapters.values():
+        rows = [(line.what, costs.shown(line.usd), line.how) for line in lines]
+        print_table((heading, "USD", "how it comes about"), [*rows, ("together", costs.shown(costs.total(lines)), "")])
+        print()
+    limit = config.cost.max_usd_per_execution
+    print(f"limit of an execution (cost.max_usd_per_execution): {f'{limit:.2f} USD' if limit else 'none'}")
+    print(f"prices of {prices.as_of} for {prices.region}, source: {prices.source}; free tiers are not counted")
 
 
 def _check_cost(execution_input: dict[str, Any], config: Config) -> None:
@@ -292,23 +283,26 @@ def _check_cost(execution_input: dict[str, Any], config: Config) -> None:
     limit = config.cost.max_usd_per_execution
     if not limit:
         return
-    from workflow import pricing
+    from workflow import costs, pricing
 
-    settings = config.model_dump()
-    for name, section in execution_input.items():
-        if name != "Comment":
-            settings[name] |= section
-    total = pricing.estimate(**_priced(settings)).total_usd
+    given = {name: section for name, section in execution_input.items() if name in type(config).model_fields}
+    merged = config.model_copy(
+        update={name: getattr(config, name).model_copy(update=section) for name, section in given.items()}
+    )
+    total = costs.total(costs.execution_at_most(merged))
     if total is None:
+        used = {"training": merged.training.instance_type, "hosting": merged.hosting.instance_type}
+        priced = pricing.load_prices().usd_per_instance_hour
+        unpriced = ", ".join(name for use, name in used.items() if name not in priced[use])
         raise ConfigError(
-            f"there is no price for {settings['training']['instance_type']}, so cost.max_usd_per_execution cannot hold",
+            f"there is no price for {unpriced}, so cost.max_usd_per_execution cannot hold",
             detail="workflow/prices.json lists the instance types with a price",
-            fix="choose one of these, or set cost.max_usd_per_execution to 0",
+            fix="choose one of these, set cost.max_usd_per_execution to 0, or ask AWS: kelpie preflight --aws",
         )
     if total > limit:
         raise ConfigError(
             f"the execution can cost {total:.2f} USD; cost.max_usd_per_execution allows {limit:.2f}",
-            detail="that is training to its time limits at on-demand prices; see: kelpie cost",
+            detail="most of it is training to its time limits at on-demand prices; see: kelpie cost",
             fix="lower training.max_runtime_seconds or training.instance_count, or raise the limit",
         )
 

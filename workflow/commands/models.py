@@ -13,6 +13,7 @@ from workflow.commands.executions import follow_recovery
 from workflow.commands.session import (
     AsJson,
     ConfigFile,
+    OnAws,
     load_config,
     print_json,
     print_table,
@@ -27,11 +28,11 @@ _BAR_WIDTH = 20
 
 
 @app.command()
-def models(as_json: AsJson = False, config_file: ConfigFile = None) -> None:
+def models(as_json: AsJson = False, config_file: ConfigFile = None, aws: OnAws = False) -> None:
     """List the registered versions of the model."""
     from workflow import models as registry
 
-    account, outputs = running_account()
+    account, outputs = running_account(aws, config_file)
     versions = registry.versions(account, outputs, load_config(config_file).project.name)
     if as_json:
         print_json([asdict(version) for version in versions])
@@ -63,6 +64,7 @@ def rollback(
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Show the states until the execution has ended.")] = False,
     config_file: ConfigFile = None,
+    aws: OnAws = False,
 ) -> None:
     """Bring an earlier version of the model back.
 
@@ -70,7 +72,7 @@ def rollback(
     """
     from workflow import recovery
 
-    account, outputs = running_account()
+    account, outputs = running_account(aws, config_file)
     started = recovery.rollback(account, outputs, load_config(config_file), version)
     follow_recovery(account, started, watch)
 
@@ -81,9 +83,10 @@ def predict(
     top_k: Annotated[int, typer.Option(min=1, help="How many classes to show.")] = 3,
     as_json: AsJson = False,
     config_file: ConfigFile = None,
+    aws: OnAws = False,
 ) -> None:
     """Classify pictures with the endpoint."""
-    account, _ = running_account()
+    account, _ = running_account(aws, config_file)
     endpoint_name = load_config(config_file).project.name
     client = account.client("sagemaker-runtime")
     answers: list[dict[str, Any]] = []

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from workflow.commands.session import AsJson, ConfigFile, ExecutionName, find, load_config, print_json
+from workflow.commands.session import AsJson, ConfigFile, ExecutionName, OnAws, find, load_config, print_json
 from workflow.errors import UsageError
 
 app = typer.Typer()
@@ -63,13 +63,14 @@ def graph(
     output: Annotated[Path | None, typer.Option(help="Write it to this file.", show_default="stdout")] = None,
     as_json: AsJson = False,
     config_file: ConfigFile = None,
+    aws: OnAws = False,
 ) -> None:
     """Draw the state graph."""
     from workflow import definition, executions
     from workflow.graph import Graph, to_mermaid
 
     if execution:
-        account, _, arn = find(execution)
+        account, _, arn = find(execution, aws=aws)
         described = executions.describe(account, arn)
         drawn = Graph.from_definition(executions.definition(account, arn))
         statuses = described.statuses()
@@ -97,6 +98,7 @@ def graph(
 def report(
     execution: ExecutionName = None,
     output: Annotated[Path, typer.Option(help="Where to write it.")] = Path("report.html"),
+    aws: OnAws = False,
 ) -> None:
     """Write a page about an execution.
 
@@ -104,7 +106,7 @@ def report(
     """
     from workflow import report as page
 
-    account, _, arn = find(execution)
+    account, _, arn = find(execution, aws=aws)
     print(page.write(account, arn, output))
 
 

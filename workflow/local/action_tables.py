@@ -112,8 +112,11 @@ _LAMBDA: dict[str, Needs] = {
 
 _STATES: dict[str, Needs] = {
     "CreateStateMachine": ("stateMachine:{name}",),
-    **_same("{stateMachineArn}", "UpdateStateMachine DeleteStateMachine DescribeStateMachine StartExecution"),
-    **_same("{stateMachineArn}", "ListExecutions"),
+    # Policies name the state machine; the alias or version is the condition key states:StateMachineQualifier.
+    **_same("{StateMachine}", "UpdateStateMachine DeleteStateMachine DescribeStateMachine StartExecution"),
+    **_same("{StateMachine}", "ListExecutions PublishStateMachineVersion ListStateMachineVersions"),
+    **_same("{StateMachine}", "DeleteStateMachineVersion DescribeStateMachineAlias UpdateStateMachineAlias"),
+    **_same("{StateMachine}", "DeleteStateMachineAlias ListStateMachineAliases"),
     **_same("{executionArn}", "DescribeExecution StopExecution GetExecutionHistory RedriveExecution"),
     **_same("{executionArn}", "DescribeStateMachineForExecution"),
     **_same("{resourceArn}", "TagResource UntagResource ListTagsForResource"),
@@ -127,6 +130,14 @@ _SNS: dict[str, Needs] = {
     **_same("{TopicArn}", "DeleteTopic GetTopicAttributes SetTopicAttributes Subscribe ListSubscriptionsByTopic"),
     **_same("{ResourceArn}", "TagResource UntagResource ListTagsForResource"),
     **_same("*", "ListTopics ListSubscriptions"),
+}
+
+_SQS: dict[str, Needs] = {
+    **_same("{QueueName}", "SendMessage ReceiveMessage DeleteMessage ChangeMessageVisibility PurgeQueue"),
+    **_same("{QueueName}", "GetQueueAttributes SetQueueAttributes GetQueueUrl CreateQueue DeleteQueue"),
+    "SendMessageBatch": ("SendMessage {QueueName}",),
+    "DeleteMessageBatch": ("DeleteMessage {QueueName}",),
+    **_same("*", "ListQueues"),
 }
 
 _STREAM = "log-group:{logGroupName|logGroupIdentifier}:log-stream:{logStreamName}"
@@ -192,10 +203,23 @@ _EVENTS: dict[str, Needs] = {
     **_same("rule/*", "ListRules"),
 }
 
+_SCHEDULE = "schedule/{ScheduleGroup}/{Name}"
+_SCHEDULER: dict[str, Needs] = {
+    **_same(_SCHEDULE, "CreateSchedule GetSchedule UpdateSchedule DeleteSchedule"),
+    **_same("*", "ListSchedules"),
+}
+
 _SSM: dict[str, Needs] = {
     **_same("parameter/{Name}", "GetParameter PutParameter DeleteParameter"),
     **_same("parameter/{Names}", "GetParameters"),
     **_same("parameter/{Path}", "GetParametersByPath"),
+}
+
+_ECR: dict[str, Needs] = {
+    **_same("*", "GetAuthorizationToken"),
+    **_same("repository/{repositoryName}", "BatchCheckLayerAvailability BatchGetImage CompleteLayerUpload"),
+    **_same("repository/{repositoryName}", "DescribeImages GetDownloadUrlForLayer InitiateLayerUpload PutImage"),
+    **_same("repository/{repositoryName}", "UploadLayerPart"),
 }
 
 _XRAY: dict[str, Needs] = _same("*", "PutTraceSegments PutTelemetryRecords GetSamplingRules GetSamplingTargets")
@@ -209,6 +233,7 @@ SERVICES: Mapping[str, Service] = {
     "lambda": Service("lambda", _REGIONAL % "lambda", _LAMBDA),
     "stepfunctions": Service("states", _REGIONAL % "states", _STATES),
     "sns": Service("sns", _REGIONAL % "sns", _SNS),
+    "sqs": Service("sqs", _REGIONAL % "sqs", _SQS),
     "logs": Service("logs", _REGIONAL % "logs", _LOGS),
     "cloudwatch": Service("cloudwatch", _REGIONAL % "cloudwatch", _CLOUDWATCH),
     "application-autoscaling": Service("application-autoscaling", _REGIONAL % "application-autoscaling", _AUTOSCALING),
@@ -217,7 +242,9 @@ SERVICES: Mapping[str, Service] = {
     "sts": Service("sts", "arn:{partition}:iam::{account}:", _STS),
     "kms": Service("kms", _REGIONAL % "kms", _KMS),
     "events": Service("events", _REGIONAL % "events", _EVENTS),
+    "scheduler": Service("scheduler", _REGIONAL % "scheduler", _SCHEDULER),
     "ssm": Service("ssm", _REGIONAL % "ssm", _SSM),
+    "ecr": Service("ecr", _REGIONAL % "ecr", _ECR),
     "xray": Service("xray", _REGIONAL % "xray", _XRAY),
 }
 """By botocore's service name."""
@@ -238,5 +265,7 @@ PASSED_ROLES: Mapping[tuple[str, str], tuple[str, str]] = {
     ("cloudformation", "CreateChangeSet"): ("RoleARN", "cloudformation.amazonaws.com"),
     ("events", "PutRule"): ("RoleArn", "events.amazonaws.com"),
     ("events", "PutTargets"): ("Targets[].RoleArn", "events.amazonaws.com"),
+    ("scheduler", "CreateSchedule"): ("Target.RoleArn", "scheduler.amazonaws.com"),
+    ("scheduler", "UpdateSchedule"): ("Target.RoleArn", "scheduler.amazonaws.com"),
 }
-"""Operations that pass a role: where the request names it (`A[].B`: in each of a list) and to which service."""
+"""Operations that pass a role: where the request names it (`A.B`: in a part; `A[].B`: in each of a list), to whom."""

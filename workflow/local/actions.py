@@ -89,8 +89,12 @@ def _canonical(action: str, resource: str) -> str:
 
 def _passed_roles(service: str, operation: str, parameters: Parameters) -> list[Need]:
     path, principal = PASSED_ROLES.get((service, operation), ("", ""))
-    name, _, member = path.partition("[].")
-    named = [one.get(member) for one in parameters.get(name, [])] if member else [parameters.get(name)]
+    if "[]." in path:
+        name, _, member = path.partition("[].")
+        named = [one.get(member) for one in parameters.get(name, [])]
+    else:
+        name, _, member = path.partition(".")
+        named = [(parameters.get(name) or {}).get(member) if member else parameters.get(name)]
     return [Need("iam:PassRole", arn, {"iam:PassedToService": principal}) for arn in named if arn]
 
 
@@ -131,6 +135,8 @@ def _request_context(service: str, parameters: Parameters) -> dict[str, str | li
     }
     if service == "s3" and "Bucket" in parameters and "Key" not in parameters:
         context.setdefault("s3:prefix", "")
+    if service == "stepfunctions" and (qualifier := _state_machine(parameters)[1]):
+        context["states:StateMachineQualifier"] = qualifier
     tags = parameters.get("Tags") or parameters.get("tags") or []
     pairs = tags.items() if isinstance(tags, Mapping) else [_tag(tag) for tag in tags if isinstance(tag, Mapping)]
     for key, value in pairs:
@@ -196,6 +202,27 @@ def _derived_lambda(parameters: Parameters) -> dict[str, Any]:
     return {"FunctionName": name, "QualifierPath": f":{qualifier}" if qualifier else ""}
 
 
+_STATE_MACHINE_ARNS = ("stateMachineArn", "stateMachineVersionArn", "stateMachineAliasArn")
+
+
+def _state_machine(parameters: Parameters) -> tuple[str, str]:
+    """The ARN of the state machine in a request, and the version or alias after it.
+
+    Source: Step Functions developer guide, "Authorization for versions and aliases", Nov 2026.
+    """
+    arn = next((str(parameters[name]) for name in _STATE_MACHINE_ARNS if parameters.get(name)), "")
+    parts = arn.split(":")
+    return ":".join(parts[:7]), ":".join(parts[7:])
+
+
+def _derived_states(parameters: Parameters) -> dict[str, Any]:
+    return {"StateMachine": _state_machine(parameters)[0]}
+
+
+def _derived_scheduler(parameters: Parameters) -> dict[str, Any]:
+    return {"ScheduleGroup": parameters.get("GroupName") or "default"}
+
+
 def _derived_cloudwatch(parameters: Parameters) -> dict[str, Any]:
     return {"AlarmNames": parameters.get("AlarmNames") or [f"{parameters.get('AlarmNamePrefix') or ''}*"]}
 
@@ -225,6 +252,11 @@ def _derived_ssm(parameters: Parameters) -> dict[str, Any]:
     return derived | {"Names": [str(name).lstrip("/") for name in parameters.get("Names", [])]}
 
 
+def _derived_sqs(parameters: Parameters) -> dict[str, Any]:
+    name = parameters.get("QueueName") or str(parameters.get("QueueUrl", "")).rpartition("/")[2]
+    return {"QueueName": name}
+
+
 def _derived_kms(parameters: Parameters) -> dict[str, Any]:
     return {"KeyId": str(parameters.get("KeyId") or "*").removeprefix("key/")}
 
@@ -234,11 +266,14 @@ _DERIVED: Mapping[str, Derive] = {
     "dynamodb": _derived_dynamodb,
     "sagemaker": _derived_sagemaker,
     "lambda": _derived_lambda,
+    "scheduler": _derived_scheduler,
+    "stepfunctions": _derived_states,
     "cloudwatch": _derived_cloudwatch,
     "application-autoscaling": _derived_autoscaling,
     "events": _derived_events,
     "logs": _derived_logs,
     "kms": _derived_kms,
+    "sqs": _derived_sqs,
     "ssm": _derived_ssm,
     "cloudformation": _derived_cloudformation,
 }

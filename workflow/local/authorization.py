@@ -1,9 +1,13 @@
 """The door of the server: every HTTP request is authenticated and authorised here before moto sees it.
 
 The root key may do everything. A role session may do what its identity policies allow, request by request: each
-need of `actions.needs`, the roles it passes included. What nobody mapped is denied. Resource policies (bucket, key,
-topic policies) are not evaluated: in one account an identity policy that allows is enough, and theirs only add.
+need of `actions.needs`, the roles it passes included. The policy of the bucket, key, topic, queue, function or role
+that is asked about decides with them (decisions.py). What nobody mapped is denied. The root key, too, is bound by what
+a bucket's policy denies. Every decision is noted in `Identity.record`.
 Who asks is who signed the request (signatures.py); what is asked is read in operations.py.
+
+Loopback stands for TLS, so every request counts as encrypted on its way; one with the header `X-Forwarded-Proto: http`
+says that it was not, as a load balancer in front of a service says it, and is treated accordingly.
 """
 
 from __future__ import annotations
@@ -12,15 +16,18 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from moto.core.responses import BaseResponse
 from moto.moto_server import werkzeug_app
 from moto.sts.models import STSBackend
 
 from workflow.local import identity as identities
-from workflow.local import operations, policies, refusals, signatures
+from workflow.local import operations, policies, refusals, resource_policies, signatures
 from workflow.local.actions import Account, Need, Unmapped, needs
+from workflow.local.decisions import Policies, Request, decide
 from workflow.local.faults import STATE_HEADER, Faults
 from workflow.local.identity import Identity, Principal
 from workflow.local.refusals import Refusal
@@ -41,6 +48,7 @@ WsgiApp = Callable[[Any, dict[str, Any], Any], Iterable[bytes]]
 _CUSTOM_RESOURCE_ANSWER = re.compile(r"/cloudformation_[^/]+/cfnresponse")
 # moto's own control pages, which could reset the account or list what is in it.
 _STATE_KEY = f"HTTP_{STATE_HEADER.upper().replace('-', '_')}"
+_PLAIN_KEY = "HTTP_X_FORWARDED_PROTO"
 _HOLD_KEY = "kelpie.hold_seconds"
 _CONTROL_PATHS = ("/moto-api", "/latest/meta-data", "/latest/api", "/favicon.ico")
 
@@ -54,23 +62,64 @@ class AccessDenied(Exception):
     """The principal may not do it; the text is AWS's."""
 
 
-def authorize(principal: Principal, action: str, resource: str, context: policies.Context) -> None:
-    """Raises: AccessDenied unless the principal's policies allow the action on the resource."""
+def authorize(
+    identity: Identity,
+    principal: Principal,
+    action: str,
+    resource: str,
+    context: policies.Context,
+    *,
+    state: str = "",
+) -> None:
+    """Return if all policies together allow it; `state` is the state of the state machine that asks.
+
+    Raises: AccessDenied.
+    """
     if principal.kind == "root" or principal.role_arn is None:
         return
-    user = f"User: {principal.arn} is not authorized to perform: {action} on resource: {resource}"
-    try:
-        effect = policies.evaluate(identities.policy_documents(principal.role_arn), action, resource, context)
-        boundary = identities.boundary_document(principal.role_arn)
-        bounded = policies.evaluate([boundary], action, resource, context) if boundary else policies.Effect.ALLOW
-    except policies.UnsupportedPolicy as error:
-        raise AccessDenied(f"{user} because its policies use what the local cloud cannot evaluate: {error}") from None
-    if policies.Effect.EXPLICIT_DENY in (effect, bounded):
-        raise AccessDenied(f"{user} with an explicit deny in an identity-based policy")
-    if effect is not policies.Effect.ALLOW:
-        raise AccessDenied(f"{user} because no identity-based policy allows the {action} action")
-    if bounded is not policies.Effect.ALLOW:
-        raise AccessDenied(f"{user} because no permissions boundary allows the {action} action")
+    caller = policies.Caller(principal.arn, principal.role_arn)
+    documents = tuple(identities.policy_documents(principal.role_arn))
+    _decide(
+        identity, caller, action, resource, context, documents, identities.boundary_document(principal.role_arn), state
+    )
+
+
+def authorize_service(
+    identity: Identity, service: str, action: str, resource: str, *, source_arn: str | None = None
+) -> None:
+    """Return if the resource's own policy lets an AWS service do it in its own name, not in that of a role.
+
+    `service` is such as "events.amazonaws.com", `source_arn` the rule, alarm or topic on whose behalf it acts.
+    Raises: AccessDenied.
+    """
+    context = {"aws:SourceAccount": identity.account_id, "aws:SecureTransport": "true"}
+    _decide(identity, policies.Caller(service), action, resource, context | _source(source_arn), (), None, "")
+
+
+def _source(source_arn: str | None) -> dict[str, str]:
+    return {"aws:SourceArn": source_arn} if source_arn else {}
+
+
+def _decide(
+    identity: Identity,
+    caller: policies.Caller,
+    action: str,
+    resource: str,
+    context: policies.Context,
+    documents: tuple[str | policies.Document, ...],
+    boundary: str | policies.Document | None,
+    state: str,
+) -> None:
+    account = Account(identity.account_id, identity.region, identity.partition)
+    owner = resource.split(":")[4] if resource.count(":") >= 5 else ""
+    request = Request(caller, action, resource, {**context, "aws:ResourceAccount": owner or identity.account_id})
+    known = Policies(documents, boundary, resource_policies.policy_of(action, resource, account))
+    decision = decide(request, known)
+    identity.record.add(request, decision.allowed, state)
+    if not decision.allowed:
+        raise AccessDenied(
+            f"User: {caller.arn} is not authorized to perform: {action} on resource: {resource} {decision.why}"
+        )
 
 
 def install(engine: Engine) -> None:
@@ -138,6 +187,8 @@ class Door:
         principal = self._authenticate(signature, service, environ)
         environ[operations.SERVICE_KEY] = service
         if principal.kind == "root":
+            if service == "s3" and not path.startswith(_CONTROL_PATHS):
+                self._check_root(principal, service, signature.region or self._identity.region, environ)
             return
         if path.startswith(_CONTROL_PATHS):
             raise refusals.denied(service, f"User: {principal.arn} is not authorized to use {path}")
@@ -179,47 +230,76 @@ class Door:
 
     def _check_role(self, principal: Principal, service: str, region: str, environ: dict[str, Any]) -> str:
         """The operation, which this role may do. Raises: Refusal."""
-        account = Account(self._identity.account_id, region, self._identity.partition)
         try:
-            operation, parameters = operations.parse(service, environ)
-            required = needs(service, operation, parameters, account)
+            operation, required = self._needs(service, region, environ)
         except Unmapped as error:
             raise refusals.denied(
                 service,
                 f"User: {principal.arn} is not authorized to perform: {error} because the local cloud has no entry "
                 "for this operation (workflow/local/action_tables.py)",
             ) from None
-        if service == "s3":
-            required += object_needs(operation, parameters, account)
-        base = {
-            "aws:SecureTransport": "true",  # loopback stands for TLS: policies that demand it must not block all
-            "aws:PrincipalArn": str(principal.role_arn),
-            "aws:PrincipalAccount": account.account_id,
-            "aws:ResourceAccount": account.account_id,
-            "aws:RequestedRegion": region,
-            "aws:ViaAWSService": "false",
-        }
+        base = self._context(principal, region, environ)
+        state = unquote(environ.get(_STATE_KEY, ""))
         for need in required:
             try:
-                authorize(principal, need.action, need.resource, {**base, **need.context})
-                self._check_assume_role(principal, need)
+                context = {**base, **need.context}
+                authorize(self._identity, principal, need.action, need.resource, context, state=state)
             except AccessDenied as error:
                 raise refusals.denied(service, str(error)) from None
         return operation
 
-    @staticmethod
-    def _check_assume_role(principal: Principal, need: Need) -> None:
-        """The other half of sts:AssumeRole: the role must trust who wants to assume it."""
-        if need.action != "sts:AssumeRole":
+    def _needs(self, service: str, region: str, environ: dict[str, Any]) -> tuple[str, list[Need]]:
+        """The operation and all that it needs. Raises: Unmapped, Refusal."""
+        account = Account(self._identity.account_id, region, self._identity.partition)
+        operation, parameters = operations.parse(service, environ)
+        required = needs(service, operation, parameters, account)
+        if service == "s3":
+            required += object_needs(operation, parameters, account)
+        return operation, required + resource_policies.sending_needs(service, operation, parameters, account)
+
+    def _context(self, principal: Principal, region: str, environ: dict[str, Any]) -> dict[str, str]:
+        """The condition keys that every request has."""
+        now = datetime.now(UTC)
+        return {
+            "aws:CurrentTime": now.isoformat(timespec="seconds"),
+            "aws:EpochTime": str(int(now.timestamp())),
+            "aws:PrincipalAccount": self._identity.account_id,
+            "aws:PrincipalArn": principal.role_arn or principal.arn,
+            "aws:PrincipalType": "AssumedRole" if principal.role_arn else "Account",
+            "aws:RequestedRegion": region,
+            "aws:SecureTransport": "false" if environ.get(_PLAIN_KEY) == "http" else "true",
+            "aws:SourceIp": str(environ.get("REMOTE_ADDR") or "127.0.0.1"),
+            "aws:ViaAWSService": "false",
+        }
+
+    def _check_root(self, principal: Principal, service: str, region: str, environ: dict[str, Any]) -> None:
+        """Not even the account's root may do what a bucket's policy denies, other than change the policy itself.
+
+        Source: S3 User Guide, "Policies and permissions" (the root may always delete a bucket policy), Nov 2026.
+        Raises: Refusal.
+        """
+        try:
+            operation, required = self._needs(service, region, environ)
+        except (Unmapped, Refusal):
+            return  # nothing else binds the root, and a policy of ours denies nothing that has no entry
+        if operation.endswith("BucketPolicy"):
             return
-        role = identities.find_role(need.resource)
-        trusted = role is not None and policies.trusts(
-            role.assume_role_policy_document, "AWS", str(principal.role_arn), need.context
-        )
-        if not trusted:
-            raise AccessDenied(
-                f"User: {principal.arn} is not authorized to perform: sts:AssumeRole on resource: {need.resource}"
-            )
+        account = Account(self._identity.account_id, region, self._identity.partition)
+        context = self._context(principal, region, environ)
+        caller = policies.Caller(principal.arn, principal.arn)
+        for need in required:
+            own = resource_policies.policy_of(need.action, need.resource, account) if need.action[:3] == "s3:" else None
+            request = Request(caller, need.action, need.resource, {**context, **need.context})
+            decision = decide(request, Policies((_ANYTHING,), None, own))
+            if not decision.allowed:
+                raise refusals.denied(
+                    service,
+                    f"User: {principal.arn} is not authorized to perform: {need.action} on resource: {need.resource} "
+                    f"{decision.why}",
+                )
+
+
+_ANYTHING = {"Statement": {"Effect": "Allow", "Action": "*", "Resource": "*"}}
 
 
 def _drain(environ: dict[str, Any]) -> None:

@@ -1,8 +1,8 @@
 """CloudFormation in the local cloud: moto's engine, with the resource types of stack.yaml behind it.
 
-moto parses the template, orders the resources, resolves Ref, GetAtt, Sub and conditions, and keeps the stack. What it
-lacks is added here: the resource types (resources.py, compute_resources.py), an event per resource, a failed deployment
-that ends in a status instead of an HTTP 500, changes that reach a resource only through Fn::Sub, RetainExceptOnCreate.
+moto parses the template, resolves Ref, GetAtt, Sub and conditions, and keeps the stack. What it lacks is added here:
+the resource types (the modules named ..._resources.py), an event per resource, a failed deployment that ends in a
+status instead of an HTTP 500. What an update changes, and in which order, is stack_updates.py's business.
 
 A type that is neither ours nor moto's is created as an empty stand-in and listed by `stand_ins`.
 """
@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
@@ -27,22 +27,33 @@ from moto.cloudformation.models import Event, Stack
 from moto.iam.access_control import PermissionResult
 from moto.s3.models import FakeBucket
 
-from workflow.local import compute_resources, resources
+from workflow.local import (
+    change_sets,
+    compute_resources,
+    event_resources,
+    function_versions,
+    machine_versions,
+    network_resources,
+    operations_resources,
+    resources,
+    stack_updates,
+)
 from workflow.local.resources import Cloud, Resource, ResourceType, Wanted
 
 if TYPE_CHECKING:
     from workflow.local.engine import Engine
 
 HOOKS: tuple[str, ...] = (
+    *change_sets.HOOKS,
+    *function_versions.HOOKS,
+    *stack_updates.HOOKS,
     "moto.cloudformation.models.Event",
     "moto.cloudformation.models.Stack._add_stack_event",
     "moto.cloudformation.models.Stack.create_resources",
     "moto.cloudformation.models.Stack.delete",
     "moto.cloudformation.models.Stack.stack_resources",
     "moto.cloudformation.models.Stack.update",
-    "moto.cloudformation.parsing.ResourceMap.delete",
     "moto.cloudformation.parsing.get_model_map",
-    "moto.cloudformation.parsing.get_references_from_template",
     "moto.cloudformation.parsing.resource_class_from_type",
     "moto.cloudformation.parsing.resource_name_property_from_type",
     "moto.cloudformation.urls.url_paths",
@@ -51,40 +62,99 @@ HOOKS: tuple[str, ...] = (
 )
 
 RESOURCE_TYPES: Mapping[str, str] = {
+    "AWS::ApplicationAutoScaling::ScalableTarget": "validated",
+    "AWS::ApplicationAutoScaling::ScalingPolicy": "validated",
+    "AWS::Budgets::Budget": "validated",
+    "AWS::CloudTrail::Trail": "validated",
     "AWS::CloudWatch::Alarm": "executed",
+    "AWS::CloudWatch::Dashboard": "validated",
+    "AWS::CodeBuild::Project": "validated",
     "AWS::DynamoDB::Table": "executed",
+    "AWS::EC2::FlowLog": "validated",
+    "AWS::EC2::RouteTable": "validated",
+    "AWS::EC2::SecurityGroup": "validated",
+    "AWS::EC2::SecurityGroupEgress": "validated",
+    "AWS::EC2::SecurityGroupIngress": "validated",
+    "AWS::EC2::Subnet": "validated",
+    "AWS::EC2::SubnetRouteTableAssociation": "validated",
+    "AWS::EC2::VPC": "validated",
+    "AWS::EC2::VPCEndpoint": "validated",
+    "AWS::ECR::Repository": "executed",
+    "AWS::Events::Rule": "executed",
     "AWS::IAM::Policy": "executed",
     "AWS::IAM::Role": "executed",
+    "AWS::KMS::Alias": "validated",
     "AWS::KMS::Key": "validated",
+    "AWS::Lambda::Alias": "executed",
+    "AWS::Lambda::EventInvokeConfig": "executed",
     "AWS::Lambda::Function": "executed",
+    "AWS::Lambda::Permission": "executed",
+    "AWS::Lambda::Url": "validated",
+    "AWS::Lambda::Version": "executed",
     "AWS::Logs::LogGroup": "executed",
     "AWS::S3::Bucket": "executed",
-    "AWS::S3::BucketPolicy": "validated",
+    "AWS::S3::BucketPolicy": "executed",
+    "AWS::SNS::Subscription": "executed",
     "AWS::SNS::Topic": "executed",
+    "AWS::SNS::TopicPolicy": "executed",
+    "AWS::SQS::Queue": "executed",
+    "AWS::SQS::QueuePolicy": "executed",
     "AWS::SageMaker::ModelPackageGroup": "executed",
+    "AWS::Scheduler::Schedule": "executed",
     "AWS::StepFunctions::StateMachine": "executed",
+    "AWS::StepFunctions::StateMachineAlias": "executed",
+    "AWS::StepFunctions::StateMachineVersion": "executed",
     "Custom::ChampionMarker": "executed",
 }
 """What the local cloud does with each type of stack.yaml: `executed`, it works as on AWS; `validated`, it is created
-and can be read back, and nothing acts on it (nothing is encrypted on loopback, and identity policies alone decide)."""
+and can be read back, and nothing acts on it (nothing is encrypted on loopback)."""
 
 _IMPLEMENTATIONS: Mapping[str, type[ResourceType]] = {
+    "AWS::ApplicationAutoScaling::ScalableTarget": operations_resources.ScalableTarget,
+    "AWS::ApplicationAutoScaling::ScalingPolicy": operations_resources.ScalingPolicy,
+    "AWS::Budgets::Budget": operations_resources.Budget,
+    "AWS::CloudTrail::Trail": operations_resources.Trail,
     "AWS::CloudWatch::Alarm": compute_resources.Alarm,
+    "AWS::CloudWatch::Dashboard": operations_resources.Dashboard,
+    "AWS::CodeBuild::Project": operations_resources.BuildProject,
     "AWS::DynamoDB::Table": resources.Table,
+    "AWS::EC2::FlowLog": network_resources.FlowLog,
+    "AWS::EC2::RouteTable": network_resources.RouteTable,
+    "AWS::EC2::SecurityGroup": network_resources.SecurityGroup,
+    "AWS::EC2::SecurityGroupEgress": network_resources.SecurityGroupEgress,
+    "AWS::EC2::SecurityGroupIngress": network_resources.SecurityGroupIngress,
+    "AWS::EC2::Subnet": network_resources.Subnet,
+    "AWS::EC2::SubnetRouteTableAssociation": network_resources.SubnetRouteTableAssociation,
+    "AWS::EC2::VPC": network_resources.Vpc,
+    "AWS::EC2::VPCEndpoint": network_resources.VpcEndpoint,
+    "AWS::ECR::Repository": operations_resources.Repository,
+    "AWS::Events::Rule": event_resources.Rule,
     "AWS::IAM::Policy": resources.RolePolicy,
     "AWS::IAM::Role": resources.Role,
+    "AWS::KMS::Alias": resources.KeyAlias,
     "AWS::KMS::Key": resources.Key,
+    "AWS::Lambda::Alias": compute_resources.FunctionAlias,
+    "AWS::Lambda::EventInvokeConfig": compute_resources.EventInvokeConfig,
     "AWS::Lambda::Function": compute_resources.Function,
+    "AWS::Lambda::Permission": compute_resources.FunctionPermission,
+    "AWS::Lambda::Url": compute_resources.FunctionUrl,
+    "AWS::Lambda::Version": compute_resources.FunctionVersion,
     "AWS::Logs::LogGroup": resources.LogGroup,
     "AWS::S3::Bucket": resources.Bucket,
     "AWS::S3::BucketPolicy": resources.BucketPolicy,
+    "AWS::SNS::Subscription": event_resources.Subscription,
     "AWS::SNS::Topic": resources.Topic,
+    "AWS::SNS::TopicPolicy": event_resources.TopicPolicy,
+    "AWS::SQS::Queue": event_resources.Queue,
+    "AWS::SQS::QueuePolicy": event_resources.QueuePolicy,
     "AWS::SageMaker::ModelPackageGroup": compute_resources.ModelPackageGroup,
+    "AWS::Scheduler::Schedule": event_resources.Schedule,
     "AWS::StepFunctions::StateMachine": compute_resources.StateMachine,
+    "AWS::StepFunctions::StateMachineAlias": compute_resources.StateMachineAlias,
+    "AWS::StepFunctions::StateMachineVersion": compute_resources.StateMachineVersion,
 }
 
 _ANSWER_PATH = "{0}/cloudformation_(?P<region>[^/]+)/cfnresponse$"
-_SUB_REFERENCE = re.compile(r"\$\{([^!.}]+)[.}]")
 _READ_TIMEOUT_SECONDS = 930  # a custom resource's Lambda may take 15 minutes
 
 _log = logging.getLogger(__name__)
@@ -93,8 +163,6 @@ _stand_ins: list[str] = []
 _original_update = Stack.update
 _original_create_resources = Stack.create_resources
 _original_delete = Stack.delete
-_original_delete_resources = parsing.ResourceMap.delete
-_original_references = parsing.get_references_from_template
 
 
 def install(engine: Engine) -> None:
@@ -133,8 +201,6 @@ def install(engine: Engine) -> None:
     for owner, name, replacement in (
         (parsing, "resource_class_from_type", resource_class),
         (parsing, "resource_name_property_from_type", name_property),
-        (parsing, "get_references_from_template", _references),
-        (parsing.ResourceMap, "delete", _delete_resources),
         (Stack, "create_resources", _create),
         (Stack, "update", _update),
         (Stack, "delete", _delete),
@@ -143,6 +209,10 @@ def install(engine: Engine) -> None:
     ):
         setattr(owner, name, replacement)
     urls.url_paths[_ANSWER_PATH] = _answer_route(answers)
+    change_sets.install()
+    stack_updates.install()
+    function_versions.install()
+    machine_versions.install()
 
 
 def stand_ins() -> tuple[str, ...]:
@@ -174,7 +244,9 @@ class _StandIn(ResourceType):
 
 
 class _MotoType(ResourceType):
-    """A type that is not in stack.yaml, but in moto."""
+    """A type that is not in stack.yaml, but in moto; a changed one is replaced."""
+
+    replaces = True
 
     def __init__(self, cloud: Cloud, model: Any) -> None:
         super().__init__(cloud)
@@ -188,12 +260,14 @@ class _MotoType(ResourceType):
             wanted.name, described, self.cloud.account_id, self.cloud.region, **place
         )
 
-    def update(self, resource: Any, wanted: Wanted) -> None:
-        raise NotImplementedError(f"the local cloud cannot change a {wanted.resource_type} in place")
+    def update(self, resource: Any, wanted: Wanted) -> None: ...
 
     def delete(self, resource: Any) -> None:
         self._model.delete_from_cloudformation_json(
-            resource.physical_resource_id, {"Properties": {}}, self.cloud.account_id, self.cloud.region
+            resource.physical_resource_id,
+            {"Properties": dict(resource.wanted.properties)},
+            self.cloud.account_id,
+            self.cloud.region,
         )
 
 
@@ -211,16 +285,14 @@ class _Adapter:
         return True
 
     def create_from_cloudformation_json(self, name: str, described: Mapping[str, Any], *_: str, **place: str) -> Any:
-        wanted = Wanted(name, described["Properties"], place["StackId"], place["LogicalId"], self._type)
-        resource = self._run("CREATE", wanted, lambda: self._implementation.create(wanted))
-        resource.wanted = wanted
-        resource.delete = lambda *_: self._delete(resource)
-        return resource
+        return self._create(Wanted(name, described["Properties"], place["StackId"], place["LogicalId"], self._type))
 
     def update_from_cloudformation_json(
         self, original_resource: Any, cloudformation_json: Mapping[str, Any], **_: Any
     ) -> Any:
         properties = cloudformation_json["Properties"]
+        if properties == original_resource.wanted.properties:
+            return original_resource
         wanted = Wanted(
             properties.get(self._implementation.name_property, original_resource.wanted.name),
             properties,
@@ -228,13 +300,32 @@ class _Adapter:
             original_resource.logical_resource_id,
             self._type,
         )
+        if self._implementation.replaces:
+            new = self._create(replace(wanted, name=f"{wanted.logical_id}-{secrets.token_hex(6)}"))
+            new.replaced = [*original_resource.replaced, original_resource]
+            return new
         self._run("UPDATE", wanted, lambda: self._implementation.update(original_resource, wanted))
         original_resource.wanted = wanted
         return original_resource
 
+    def _create(self, wanted: Wanted) -> Any:
+        resource = self._run("CREATE", wanted, lambda: self._implementation.create(wanted))
+        resource.wanted = wanted
+        resource.replaces = self._implementation.replaces
+        resource.replaced = []
+        resource.delete = lambda *_: self._delete(resource)
+        resource.delete_replaced = lambda keep: self._delete_replaced(resource, keep)
+        return resource
+
     def _delete(self, resource: Any) -> None:
         self._run("DELETE", resource.wanted, lambda: self._implementation.delete(resource))
         resource.is_deleted = True
+
+    def _delete_replaced(self, resource: Any, keep: bool) -> None:
+        while resource.replaced:
+            if not keep:
+                self._delete(resource.replaced[0])
+            del resource.replaced[0]
 
     def _run(self, verb: str, wanted: Wanted, work: Callable[[], Any]) -> Any:
         try:
@@ -270,7 +361,7 @@ def _create(stack: Stack) -> None:
             _log.info("stack %s was not created", stack.name, exc_info=True)
             stack._add_stack_event("ROLLBACK_IN_PROGRESS", resource_status_reason=str(error))
             try:
-                _original_delete_resources(stack.resource_map)
+                stack_updates.delete(stack.resource_map, kept=("Retain",))
             except Exception as second:
                 _end(stack, "ROLLBACK_FAILED", str(second))
             else:
@@ -312,19 +403,9 @@ def _delete(stack: Stack) -> None:
 
 
 def _stack_resources(stack: Stack) -> list[Any]:
-    """moto lists a resource whose condition is false too, as one without a name."""
-    return [resource for resource in stack.resource_map.values() if resource is not None]
-
-
-def _delete_resources(resource_map: parsing.ResourceMap) -> None:
-    """moto keeps a resource whose policy is Retain; of a stack that was created, RetainExceptOnCreate is the same."""
-    resource_map._resource_json_map = {
-        name: {**resource, "DeletionPolicy": "Retain"}
-        if resource.get("DeletionPolicy") == "RetainExceptOnCreate"
-        else resource
-        for name, resource in resource_map._resource_json_map.items()
-    }
-    _original_delete_resources(resource_map)
+    """What was made: moto lists a resource whose condition is false too, and makes those of a deleted stack again."""
+    made = stack.resource_map._parsed_resources.values()
+    return [one for one in made if hasattr(one, "logical_resource_id") and not getattr(one, "is_deleted", False)]
 
 
 def _end(stack: Stack, status: str, reason: str) -> None:
@@ -341,17 +422,8 @@ def _working_on(stack: Stack) -> Iterator[None]:
         _current_stack.reset(token)
 
 
-def _references(template: Any) -> list[str]:
-    """The parameters that a resource uses: moto looks for Ref only, but `${Name}` in an Fn::Sub is one too."""
-    found: list[str] = _original_references(template)
-    if isinstance(template, Mapping):
-        text = template.get("Fn::Sub", "")
-        found += _SUB_REFERENCE.findall(text if isinstance(text, str) else text[0])
-    return found
-
-
 def _no_opinion(*_: Any) -> Any:
-    """moto takes any Deny with a condition for a Deny of everything. Here identity policies alone decide."""
+    """moto takes any Deny with a condition for a Deny of everything. Here the door evaluates it."""
     return PermissionResult.NEUTRAL
 
 

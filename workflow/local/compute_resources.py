@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
 from moto.sagemaker.models import sagemaker_backends
 
+from workflow.local.operations_resources import lower_first
 from workflow.local.resources import Properties, Resource, ResourceType, Wanted
 
 _PLACEHOLDER = re.compile(r"\$\{(\w+)\}")
@@ -24,18 +26,139 @@ class Function(ResourceType):
     name_property = "FunctionName"
 
     def create(self, wanted: Wanted) -> Resource:
-        name, properties = wanted.name, wanted.properties
-        function = self.cloud.client("lambda").create_function(**{**properties, "FunctionName": name})
+        name = wanted.name
+        request = {**_function_configuration(wanted.properties), "Code": wanted.properties["Code"]}
+        function = self.cloud.client("lambda").create_function(**{**request, "FunctionName": name})
+        self._reserve(name, wanted.properties)
         return Resource(name, wanted, {"Arn": function["FunctionArn"]})
 
     def update(self, resource: Resource, wanted: Wanted) -> None:
         client, name = self.cloud.client("lambda"), resource.physical_resource_id
-        configuration = {key: value for key, value in wanted.properties.items() if key not in ("Code", "FunctionName")}
-        client.update_function_configuration(FunctionName=name, **configuration)
+        configuration = _function_configuration(wanted.properties)
+        configuration.pop("Tags", None)
+        client.update_function_configuration(**{**configuration, "FunctionName": name})
         client.update_function_code(FunctionName=name, **wanted.properties["Code"])
+        self._reserve(name, wanted.properties)
 
     def delete(self, resource: Resource) -> None:
         self.cloud.client("lambda").delete_function(FunctionName=resource.physical_resource_id)
+
+    def _reserve(self, name: str, properties: Properties) -> None:
+        client = self.cloud.client("lambda")
+        if "ReservedConcurrentExecutions" in properties:
+            client.put_function_concurrency(
+                FunctionName=name, ReservedConcurrentExecutions=int(properties["ReservedConcurrentExecutions"])
+            )
+        else:
+            client.delete_function_concurrency(FunctionName=name)
+
+
+class FunctionVersion(ResourceType):
+    """AWS::Lambda::Version; as on AWS there is no new one while neither code nor configuration changed."""
+
+    replaces = True
+
+    def create(self, wanted: Wanted) -> Resource:
+        client, function = self.cloud.client("lambda"), wanted.properties["FunctionName"]
+        before = {each["FunctionArn"] for each in client.list_versions_by_function(FunctionName=function)["Versions"]}
+        version = client.publish_version(FunctionName=function, Description=wanted.properties.get("Description", ""))
+        arn = version["FunctionArn"]
+        if arn in before:
+            raise NothingNew(
+                f"A version for this Lambda function exists ( {version['Version']} ). Modify the function to create "
+                "a new version."
+            )
+        return Resource(arn, wanted, {"Version": version["Version"], "FunctionArn": arn})
+
+    def update(self, resource: Resource, wanted: Wanted) -> None: ...
+
+    def delete(self, resource: Resource) -> None:
+        client, arn = self.cloud.client("lambda"), resource.physical_resource_id
+        client.delete_function(FunctionName=arn.rsplit(":", 1)[0], Qualifier=arn.rsplit(":", 1)[1])
+
+
+class FunctionAlias(ResourceType):
+    """AWS::Lambda::Alias; provisioned concurrency is kept as a property only."""
+
+    name_property = "Name"
+
+    def create(self, wanted: Wanted) -> Resource:
+        arn = self.cloud.client("lambda").create_alias(**self._request(wanted.properties))["AliasArn"]
+        return Resource(arn, wanted, {"AliasArn": arn})
+
+    def update(self, _: Resource, wanted: Wanted) -> None:
+        self.cloud.client("lambda").update_alias(**self._request(wanted.properties))
+
+    def delete(self, resource: Resource) -> None:
+        properties = resource.wanted.properties
+        self.cloud.client("lambda").delete_alias(FunctionName=properties["FunctionName"], Name=properties["Name"])
+
+    @staticmethod
+    def _request(properties: Properties) -> dict[str, Any]:
+        request = {key: value for key, value in properties.items() if key != "ProvisionedConcurrencyConfig"}
+        return {**request, "FunctionVersion": str(properties["FunctionVersion"])}
+
+
+class FunctionPermission(ResourceType):
+    """AWS::Lambda::Permission: a statement of the function's own policy."""
+
+    replaces = True
+
+    def create(self, wanted: Wanted) -> Resource:
+        request = {key: value for key, value in wanted.properties.items() if key != "FunctionName"}
+        function, qualifier = _function_and_qualifier(wanted.properties["FunctionName"])
+        self.cloud.client("lambda").add_permission(
+            StatementId=wanted.name, FunctionName=function, **qualifier, **request
+        )
+        return Resource(wanted.name, wanted, {"Id": wanted.name})
+
+    def update(self, resource: Resource, wanted: Wanted) -> None: ...
+
+    def delete(self, resource: Resource) -> None:
+        function, qualifier = _function_and_qualifier(resource.wanted.properties["FunctionName"])
+        self.cloud.client("lambda").remove_permission(
+            StatementId=resource.physical_resource_id, FunctionName=function, **qualifier
+        )
+
+
+class FunctionUrl(ResourceType):
+    """AWS::Lambda::Url; it can be read back, and nobody answers there."""
+
+    def create(self, wanted: Wanted) -> Resource:
+        answer = self.cloud.client("lambda").create_function_url_config(**self._request(wanted.properties))
+        attributes = {"FunctionArn": wanted.properties["TargetFunctionArn"], "FunctionUrl": answer["FunctionUrl"]}
+        return Resource(answer["FunctionArn"], wanted, attributes)
+
+    def update(self, _: Resource, wanted: Wanted) -> None:
+        self.cloud.client("lambda").update_function_url_config(**self._request(wanted.properties))
+
+    def delete(self, resource: Resource) -> None:
+        request = self._request(resource.wanted.properties)
+        self.cloud.client("lambda").delete_function_url_config(FunctionName=request["FunctionName"])
+
+    @staticmethod
+    def _request(properties: Properties) -> dict[str, Any]:
+        """moto knows one URL for each function, whatever the qualifier."""
+        request = {key: properties[key] for key in ("AuthType", "Cors", "InvokeMode") if key in properties}
+        return {**request, "FunctionName": _function_and_qualifier(properties["TargetFunctionArn"])[0]}
+
+
+class EventInvokeConfig(ResourceType):
+    """AWS::Lambda::EventInvokeConfig."""
+
+    def create(self, wanted: Wanted) -> Resource:
+        request = {key: value for key, value in wanted.properties.items() if key != "Qualifier"}
+        self.cloud.client("lambda").put_function_event_invoke_config(**request)
+        return Resource(wanted.name, wanted)
+
+    def update(self, resource: Resource, wanted: Wanted) -> None:
+        self.delete(resource)
+        self.create(wanted)
+
+    def delete(self, resource: Resource) -> None:
+        self.cloud.client("lambda").delete_function_event_invoke_config(
+            FunctionName=resource.wanted.properties["FunctionName"]
+        )
 
 
 class Alarm(ResourceType):
@@ -87,27 +210,98 @@ class StateMachine(ResourceType):
     def create(self, wanted: Wanted) -> Resource:
         name, properties = wanted.name, wanted.properties
         arn = self.cloud.client("stepfunctions").create_state_machine(
-            name=name,
-            definition=self._definition(properties),
-            roleArn=properties["RoleArn"],
-            type=properties.get("StateMachineType", "STANDARD"),
+            name=name, type=properties.get("StateMachineType", "STANDARD"), **self._settings(properties)
         )["stateMachineArn"]
-        return Resource(arn, wanted, {"Arn": arn, "Name": name})
+        return Resource(arn, wanted, self._attributes(arn, name))
 
     def update(self, resource: Resource, wanted: Wanted) -> None:
+        arn = resource.physical_resource_id
         self.cloud.client("stepfunctions").update_state_machine(
-            stateMachineArn=resource.physical_resource_id,
-            definition=self._definition(wanted.properties),
-            roleArn=wanted.properties["RoleArn"],
+            stateMachineArn=arn, **self._settings(wanted.properties)
         )
+        resource.attributes = self._attributes(arn, wanted.name)
 
     def delete(self, resource: Resource) -> None:
         self.cloud.client("stepfunctions").delete_state_machine(stateMachineArn=resource.physical_resource_id)
+
+    def _settings(self, properties: Properties) -> dict[str, Any]:
+        settings: dict[str, Any] = {"definition": self._definition(properties), "roleArn": properties["RoleArn"]}
+        if "LoggingConfiguration" in properties:
+            settings["loggingConfiguration"] = lower_first(properties["LoggingConfiguration"])
+        if "TracingConfiguration" in properties:
+            settings["tracingConfiguration"] = lower_first(properties["TracingConfiguration"])
+        return settings
+
+    @staticmethod
+    def _attributes(arn: str, name: str) -> dict[str, str]:
+        """A change makes a new revision."""
+        return {"Arn": arn, "Name": name, "StateMachineRevisionId": str(uuid.uuid4())}
 
     def _definition(self, properties: Properties) -> str:
         location = properties["DefinitionS3Location"]
         s3_object = self.cloud.client("s3").get_object(Bucket=location["Bucket"], Key=location["Key"])
         return substitute(s3_object["Body"].read().decode(), properties.get("DefinitionSubstitutions", {}))
+
+
+class StateMachineVersion(ResourceType):
+    """AWS::StepFunctions::StateMachineVersion."""
+
+    replaces = True
+
+    def create(self, wanted: Wanted) -> Resource:
+        client, machine = self.cloud.client("stepfunctions"), wanted.properties["StateMachineArn"]
+        known = client.list_state_machine_versions(stateMachineArn=machine)["stateMachineVersions"]
+        arn = client.publish_state_machine_version(
+            stateMachineArn=machine, description=wanted.properties.get("Description", "")
+        )["stateMachineVersionArn"]
+        if arn in {version["stateMachineVersionArn"] for version in known}:
+            raise NothingNew(
+                f"{arn} is a version of the same revision. Modify the state machine to create a new version."
+            )
+        return Resource(arn, wanted, {"Arn": arn})
+
+    def update(self, resource: Resource, wanted: Wanted) -> None: ...
+
+    def delete(self, resource: Resource) -> None:
+        self.cloud.client("stepfunctions").delete_state_machine_version(
+            stateMachineVersionArn=resource.physical_resource_id
+        )
+
+
+class StateMachineAlias(ResourceType):
+    """AWS::StepFunctions::StateMachineAlias; a deployment preference changes everything at once here."""
+
+    name_property = "Name"
+
+    def create(self, wanted: Wanted) -> Resource:
+        request = {"name": wanted.name, "routingConfiguration": self._routing(wanted.properties)}
+        if "Description" in wanted.properties:
+            request["description"] = wanted.properties["Description"]
+        arn = self.cloud.client("stepfunctions").create_state_machine_alias(**request)["stateMachineAliasArn"]
+        return Resource(arn, wanted, {"Arn": arn})
+
+    def update(self, resource: Resource, wanted: Wanted) -> None:
+        self.cloud.client("stepfunctions").update_state_machine_alias(
+            stateMachineAliasArn=resource.physical_resource_id,
+            description=wanted.properties.get("Description", ""),
+            routingConfiguration=self._routing(wanted.properties),
+        )
+
+    def delete(self, resource: Resource) -> None:
+        self.cloud.client("stepfunctions").delete_state_machine_alias(
+            stateMachineAliasArn=resource.physical_resource_id
+        )
+
+    @staticmethod
+    def _routing(properties: Properties) -> list[dict[str, Any]]:
+        if "DeploymentPreference" in properties:
+            return [
+                {"stateMachineVersionArn": properties["DeploymentPreference"]["StateMachineVersionArn"], "weight": 100}
+            ]
+        return [
+            {"stateMachineVersionArn": route["StateMachineVersionArn"], "weight": int(route["Weight"])}
+            for route in properties["RoutingConfiguration"]
+        ]
 
 
 class CustomResource(ResourceType):
@@ -153,6 +347,10 @@ class CustomResource(ResourceType):
         return answer
 
 
+class NothingNew(Exception):
+    """A new version is wanted of something that did not change; CloudFormation fails then, too."""
+
+
 class CustomResourceFailed(Exception):
     """The Lambda behind a custom resource failed, or said FAILED."""
 
@@ -168,6 +366,24 @@ def substitute(definition: str, substitutions: Mapping[str, Any]) -> str:
     if missing:
         raise ValueError(f"DefinitionSubstitutions has no value for {', '.join(missing)}")
     return _PLACEHOLDER.sub(lambda match: str(substitutions[match[1]]), definition)
+
+
+def _function_configuration(properties: Properties) -> dict[str, Any]:
+    """The properties that CreateFunction and UpdateFunctionConfiguration take; tags are a mapping there."""
+    left_out = ("Code", "FunctionName", "ReservedConcurrentExecutions")
+    configuration = {key: value for key, value in properties.items() if key not in left_out}
+    configuration |= {key: int(configuration[key]) for key in ("Timeout", "MemorySize") if key in configuration}
+    if "Tags" in configuration:
+        configuration["Tags"] = {tag["Key"]: tag["Value"] for tag in configuration["Tags"]}
+    return configuration
+
+
+def _function_and_qualifier(named: str) -> tuple[str, dict[str, str]]:
+    """A function by name or ARN, and its qualifier for a request when the ARN has one."""
+    parts = named.split(":")
+    if len(parts) == 8:
+        return ":".join(parts[:7]), {"Qualifier": parts[7]}
+    return named, {}
 
 
 def _text(value: Any) -> Any:

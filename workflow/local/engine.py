@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from workflow.local.clock import Clock
+from workflow.local.clock import Clock, WallClock
 from workflow.local.images import Images
 from workflow.local.processes import Processes
 
 if TYPE_CHECKING:
     from workflow.local.faults import Faults
     from workflow.local.identity import Identity
+    from workflow.local.scheduler import Scheduler
 
 ACCOUNT_ID = "123456789012"
 
@@ -38,3 +39,6 @@ class Engine:
     identity: Identity
     images: Images
     faults: Faults = field(default_factory=_no_faults)
+    wall_clock: WallClock = field(default_factory=WallClock)
+    scheduler: Scheduler | None = None
+    """Set when it is installed."""

@@ -16,6 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from moto.awslambda import urls as lambda_urls
 from moto.awslambda.exceptions import LambdaClientError
 from moto.awslambda.models import LambdaBackend, LambdaFunction
+from moto.awslambda.utils import get_backend
 from moto.awslambda_simple.models import LambdaSimpleBackend, lambda_simple_backends
 
 from workflow.local.authorization import replace
@@ -26,10 +27,14 @@ from workflow.local.sandboxes import SERVICE, BadPackage, FunctionVersion, Outco
 
 HOOKS: tuple[str, ...] = (
     "moto.awslambda.exceptions.LambdaClientError",
+    "moto.awslambda.models.LambdaBackend.create_function",
     "moto.awslambda.models.LambdaBackend.delete_function",
     "moto.awslambda.models.LambdaBackend.invoke",
+    "moto.awslambda.models.LambdaBackend.update_function_configuration",
+    "moto.awslambda.models.LambdaFunction.event_invoke_config",
     "moto.awslambda.models.LambdaFunction.invoke",
     "moto.awslambda.urls.url_paths",
+    "moto.awslambda.utils.get_backend",
     "moto.awslambda_simple.models.LambdaSimpleBackend",
     "moto.awslambda_simple.models.lambda_simple_backends",
 )
@@ -80,14 +85,44 @@ class Functions:
         return outcome.payload
 
     def _run_async(self, function: LambdaFunction, event: str) -> None:
-        for wait_seconds in (*ASYNC_RETRY_WAITS_SECONDS, None):
+        error = ""
+        retries = _retries(function)
+        for wait_seconds in (*ASYNC_RETRY_WAITS_SECONDS[:retries], None):
             try:
-                if not self._run(function, event).is_error:
+                outcome = self._run(function, event)
+                if not outcome.is_error:
                     return
-            except Exception:
+                error = str(json.loads(outcome.payload).get("errorMessage", ""))
+            except Exception as problem:
                 _log.exception("An asynchronous invocation of %s failed", function.function_name)
+                error = str(problem)
             if wait_seconds is not None:
                 self._engine.clock.sleep(wait_seconds)
+        self._bury(function, event, error)
+
+    def _bury(self, function: LambdaFunction, event: str, error: str) -> None:
+        """Send the event to the function's dead-letter queue or topic, with the function's own role.
+
+        Source: AWS Lambda developer guide, "Adding a dead-letter queue", Nov 2026.
+        """
+        target = str(getattr(function, "dead_letter_config", {}).get("TargetArn") or "")
+        if not target:
+            return
+        attributes = {
+            "RequestID": ("String", str(uuid.uuid4())),
+            "ErrorCode": ("Number", "200"),
+            "ErrorMessage": ("String", error[:1024] or "-"),
+        }
+        told = {name: {"DataType": kind, "StringValue": value} for name, (kind, value) in attributes.items()}
+        try:
+            client = self._engine.identity.client(target.split(":")[2], function.role, SERVICE)
+            if target.split(":")[2] == "sns":
+                client.publish(TopicArn=target, Message=event, MessageAttributes=told)
+            else:
+                url = f"{self._engine.endpoint_url}/{self._engine.account_id}/{target.rsplit(':', 1)[-1]}"
+                client.send_message(QueueUrl=url, MessageBody=event, MessageAttributes=told)
+        except (AccessDenied, BotoCoreError, ClientError) as problem:
+            _log.warning("The dead letter of %s is lost: %s", function.function_name, problem)
 
     def _run(self, function: LambdaFunction, event: str) -> Outcome:
         version = _version(function)
@@ -107,7 +142,9 @@ class Functions:
 
     @contextmanager
     def _slot(self, function: LambdaFunction) -> Iterator[None]:
-        name, reserved = function.function_name, function.reserved_concurrency
+        name = function.function_name
+        # A version is a copy; what is reserved is reserved for the function.
+        reserved = get_backend(self._engine.account_id, self._engine.region).get_function(name).reserved_concurrency
         with self._lock:
             is_full = self._active.total() >= CONCURRENCY
             if is_full or (reserved is not None and self._active[name] >= int(reserved)):
@@ -136,6 +173,12 @@ class Functions:
                 logs.put_log_events(**stream, logEvents=outcome.log[start : start + _LOG_BATCH_EVENTS])
         except (AccessDenied, BotoCoreError, ClientError) as error:
             _log.warning("The log of %s is lost: %s", function.name, error)
+
+
+def _retries(function: LambdaFunction) -> int:
+    """How often an asynchronous invocation is tried again."""
+    configured = [config.config.get("MaximumRetryAttempts") for config in function.event_invoke_config]
+    return next((int(count) for count in configured if count is not None), len(ASYNC_RETRY_WAITS_SECONDS))
 
 
 def _event(body: Any) -> str:
@@ -183,6 +226,19 @@ def install(engine: Engine) -> None:
 
         def invoke(self, *arguments: Any, **named: Any) -> Any:
             return LambdaBackend.invoke(self, *arguments, **named)
+
+        def create_function(self, spec: dict[str, Any]) -> LambdaFunction:
+            """moto forgets where dead letters go, and makes the first version before it could be told."""
+            function = LambdaBackend.create_function(self, spec)
+            self._lambdas._get_latest(spec["FunctionName"]).dead_letter_config = spec.get("DeadLetterConfig") or {}  # type: ignore[attr-defined]
+            return function
+
+        def update_function_configuration(
+            self, function_name: str, qualifier: str, body: dict[str, Any]
+        ) -> dict[str, Any] | None:
+            if "DeadLetterConfig" in body:
+                self.get_function(function_name, qualifier).dead_letter_config = body["DeadLetterConfig"]  # type: ignore[attr-defined]
+            return LambdaBackend.update_function_configuration(self, function_name, qualifier, body)
 
         def delete_function(self, function_name: str, qualifier: str | None = None) -> None:
             arn = self.get_function(function_name, qualifier).function_arn

@@ -21,7 +21,8 @@ from moto.iam.models import Role, iam_backends
 from moto.sts.models import sts_backends
 from moto.utilities.utils import get_partition
 
-from workflow.local import policies
+from workflow.local import decisions, policies
+from workflow.local.authorization_record import AuthorizationRecord
 
 HOOKS: tuple[str, ...] = (
     "moto.iam.models.iam_backends",
@@ -123,25 +124,34 @@ class Identity:
         self.partition = get_partition(region)
         self.root_access_key_id = "AKIA" + "".join(secrets.choice(_KEY_ALPHABET) for _ in range(16))
         self.root_secret_access_key = secrets.token_urlsafe(30)
+        self.record = AuthorizationRecord()
         self._sessions: dict[str, Principal] = {}
         self._clients: dict[tuple[str, str, str, int], Any] = {}
         self._boto_sessions: dict[tuple[str, str], boto3.Session] = {}
         self._lock = threading.RLock()
 
-    def check_trust(self, role_arn: str, service: str) -> None:
-        """Raises: AccessDenied, in the service's own words, unless `service` may assume the role."""
+    def check_trust(self, role_arn: str, service: str, *, source_arn: str | None = None) -> None:
+        """Return if `service` may assume the role, for `source_arn` (a rule, a schedule) where it says so.
+
+        Raises: AccessDenied, in the service's own words.
+        """
         role = find_role(role_arn)
-        context = {"aws:SourceAccount": self.account_id}
-        if role is None or not policies.trusts(role.assume_role_policy_document, "Service", service, context):
+        source = {"aws:SourceArn": source_arn} if source_arn else {}
+        context = {"aws:SourceAccount": self.account_id, **source}
+        request = decisions.Request(policies.Caller(service), "sts:AssumeRole", role_arn, context)
+        trust = role.assume_role_policy_document if role is not None else '{"Statement": []}'
+        decision = decisions.decide(request, decisions.Policies(resource=trust))
+        self.record.add(request, decision.allowed)
+        if not decision.allowed:
             text = _NOT_TRUSTED.get(service, "{service} is not authorized to assume the role {role_arn}.")
             raise AccessDenied(text.format(role_arn=role_arn, service=service))
 
-    def assume(self, role_arn: str, session_name: str, service: str) -> Credentials:
+    def assume(self, role_arn: str, session_name: str, service: str, *, source_arn: str | None = None) -> Credentials:
         """New credentials of a role for a service principal such as "sagemaker.amazonaws.com".
 
         Raises: AccessDenied when the role is missing or does not trust the service.
         """
-        self.check_trust(role_arn, service)
+        self.check_trust(role_arn, service, source_arn=source_arn)
         assumed = sts_backends[self.account_id][self.partition].assume_role(
             region_name=self.region,
             role_session_name=session_name[:64],
@@ -166,16 +176,25 @@ class Identity:
             "AWS_EC2_METADATA_DISABLED": "true",
         }
 
-    def client(self, service: str, role_arn: str, service_principal: str, *, max_attempts: int = 3) -> Any:
-        """A cached boto3 client that acts as the role, assumed by `service_principal`.
+    def client(
+        self,
+        service: str,
+        role_arn: str,
+        service_principal: str,
+        *,
+        max_attempts: int = 3,
+        source_arn: str | None = None,
+    ) -> Any:
+        """A cached boto3 client that acts as the role, assumed by `service_principal`, for `source_arn` if given.
 
         Raises: AccessDenied when the role does not (or no longer) trust the service.
         """
-        self.check_trust(role_arn, service_principal)
+        self.check_trust(role_arn, service_principal, source_arn=source_arn)
         key = (service, role_arn, service_principal, max_attempts)
         with self._lock:
             if key not in self._clients:
-                self._clients[key] = cast(Any, self._session(role_arn, service_principal)).client(
+                session = self._session(role_arn, service_principal, source_arn)
+                self._clients[key] = cast(Any, session).client(
                     service,
                     endpoint_url=self.endpoint_url,
                     config=Config(
@@ -188,11 +207,11 @@ class Identity:
                 )
             return self._clients[key]
 
-    def _session(self, role_arn: str, service_principal: str) -> boto3.Session:
+    def _session(self, role_arn: str, service_principal: str, source_arn: str | None) -> boto3.Session:
         key = (role_arn, service_principal)
         if key not in self._boto_sessions:
             name = service_principal.split(".")[0]
-            credentials = self.assume(role_arn, name, service_principal)
+            credentials = self.assume(role_arn, name, service_principal, source_arn=source_arn)
             self._boto_sessions[key] = boto3.Session(
                 aws_access_key_id=credentials.access_key_id,
                 aws_secret_access_key=credentials.secret_access_key,

@@ -81,15 +81,25 @@ class Images:
         """`cache` is the folder of the environments, by default inside the running environment."""
         self._cache = cache or Path(sys.prefix) / "kelpie-images"
         self._table = {image.repository: image for image in table}
+        self._built: dict[str, str] = {}
+
+    def add(self, image: str, requirements: str) -> None:
+        """Let the environment of these requirements stand for an image that was built, `REPOSITORY@DIGEST`."""
+        self._built[image] = requirements
 
     def python_for(self, image_uri: str) -> Path:
         """Return the interpreter that stands for the image, after building its environment if that is still missing.
 
         Raises:
-            UnknownImage: if no row of the table has the image's repository name.
+            UnknownImage: if no row of the table has the image's repository name, or nobody built the digest.
             ImageBuildFailed: if pip cannot install the requirements.
         """
-        image = self._table.get(repository_of(image_uri))
+        repository, (_, at, digest) = repository_of(image_uri), image_uri.partition("@")
+        if at:
+            requirements = self._built.get(f"{repository}@{digest}")
+            image = None if requirements is None else Image(repository, requirements=requirements)
+        else:
+            image = self._table.get(repository)
         if image is None:
             raise UnknownImage(f"Requested image {image_uri} not found.")
         if image.is_running_interpreter:

@@ -46,6 +46,8 @@ class Resource:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     """What Fn::GetAtt returns."""
     is_deleted: bool = False
+    replaced: list[Resource] = field(default_factory=list)
+    """What it replaced in an update that is still under way."""
 
     def get_cfn_attribute(self, name: str) -> Any:
         """The value of Fn::GetAtt."""
@@ -76,6 +78,8 @@ class ResourceType(ABC):
     """How the properties of one resource type become API calls."""
 
     name_property: ClassVar[str] = ""
+    replaces: ClassVar[bool] = False
+    """Whether a change makes a new one, and deletes the old one at the end of the update."""
 
     def __init__(self, cloud: Cloud) -> None:
         self.cloud = cloud
@@ -94,7 +98,8 @@ class ResourceType(ABC):
 
 
 class Bucket(ResourceType):
-    """AWS::S3::Bucket with encryption, versioning, public access block and lifecycle."""
+    """AWS::S3::Bucket: encryption, versioning, public access block, ownership, lifecycle, events; access logs are kept
+    as a setting only."""
 
     name_property = "BucketName"
 
@@ -103,7 +108,7 @@ class Bucket(ResourceType):
         location = {"CreateBucketConfiguration": {"LocationConstraint": self.cloud.region}}
         self.cloud.client("s3").create_bucket(Bucket=name, **({} if self.cloud.region == "us-east-1" else location))
         self._configure(name, properties)
-        return Resource(name, wanted, {"Arn": f"arn:aws:s3:::{name}"})
+        return Resource(name, wanted, {"Arn": f"arn:aws:s3:::{name}", "DomainName": f"{name}.s3.amazonaws.com"})
 
     def update(self, resource: Resource, wanted: Wanted) -> None:
         self._configure(resource.physical_resource_id, wanted.properties)
@@ -124,6 +129,12 @@ class Bucket(ResourceType):
         if lifecycle := properties.get("LifecycleConfiguration"):
             rules = [_lifecycle_rule(rule) for rule in lifecycle["Rules"]]
             s3.put_bucket_lifecycle_configuration(Bucket=name, LifecycleConfiguration={"Rules": rules})
+        if ownership := properties.get("OwnershipControls"):
+            s3.put_bucket_ownership_controls(Bucket=name, OwnershipControls=ownership)
+        events = properties.get("NotificationConfiguration", {}).get("EventBridgeConfiguration")
+        wants_events = events is not None and str(events.get("EventBridgeEnabled", True)).lower() == "true"
+        notifications: dict[str, Any] = {"EventBridgeConfiguration": {}} if wants_events else {}
+        s3.put_bucket_notification_configuration(Bucket=name, NotificationConfiguration=notifications)
 
 
 class BucketPolicy(ResourceType):
@@ -164,6 +175,24 @@ class Key(ResourceType):
 
     def delete(self, resource: Resource) -> None:
         self.cloud.client("kms").schedule_key_deletion(KeyId=resource.physical_resource_id)
+
+
+class KeyAlias(ResourceType):
+    """AWS::KMS::Alias."""
+
+    name_property = "AliasName"
+
+    def create(self, wanted: Wanted) -> Resource:
+        self.cloud.client("kms").create_alias(AliasName=wanted.name, TargetKeyId=wanted.properties["TargetKeyId"])
+        return Resource(wanted.name, wanted)
+
+    def update(self, resource: Resource, wanted: Wanted) -> None:
+        self.cloud.client("kms").update_alias(
+            AliasName=resource.physical_resource_id, TargetKeyId=wanted.properties["TargetKeyId"]
+        )
+
+    def delete(self, resource: Resource) -> None:
+        self.cloud.client("kms").delete_alias(AliasName=resource.physical_resource_id)
 
 
 class Table(ResourceType):

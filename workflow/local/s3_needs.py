@@ -13,6 +13,7 @@ from urllib.parse import unquote
 from moto.s3.models import FakeBucket, FakeKey, s3_backends
 
 from workflow.local.actions import Account, Need
+from workflow.local.resource_policies import key_arn
 
 HOOKS: tuple[str, ...] = (
     "moto.s3.models.s3_backends",
@@ -76,6 +77,4 @@ def _default_key(bucket: FakeBucket) -> str | None:
 
 def _kms_need(action: str, key: str, account: Account) -> Need:
     """S3 asks KMS in the caller's name, which is what kms:ViaService says."""
-    prefix = f"arn:{account.partition}:kms:{account.region}:{account.account_id}:"
-    arn = key if key.startswith("arn:") else f"{prefix}{key if key.startswith('alias/') else f'key/{key}'}"
-    return Need(action, arn, {"kms:ViaService": f"s3.{account.region}.amazonaws.com"})
+    return Need(action, key_arn(key, account), {"kms:ViaService": f"s3.{account.region}.amazonaws.com"})

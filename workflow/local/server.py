@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict
+from datetime import datetime, timedelta
 from functools import lru_cache
 from http import HTTPStatus
 from pathlib import Path
@@ -46,7 +47,17 @@ HOOKS: tuple[str, ...] = (
     "moto.moto_server.werkzeug_app.create_backend_app",
     "moto.settings.moto_server_port",
 )
-HOOKING_MODULES = ("cloudformation", "authorization", "stepfunctions", "sagemaker", "functions", "autoscaling")
+HOOKING_MODULES = (
+    "cloudformation",
+    "authorization",
+    "stepfunctions",
+    "sagemaker",
+    "functions",
+    "autoscaling",
+    "codebuild",
+    "event_bus",
+    "scheduler",
+)
 """Modules whose `install` is called, in this order."""
 
 LOCK_FILE = "server.lock"
@@ -118,9 +129,16 @@ class Application:
                 case "POST", "shutdown":
                     self._shut_down()
                     return HTTPStatus.ACCEPTED, {}
+                case "GET", "authorizations":
+                    return HTTPStatus.OK, self._engine.identity.record.describe()
+                case "DELETE", "authorizations":
+                    self._engine.identity.record.clear()
+                    return HTTPStatus.OK, {}
+                case "GET" | "POST" | "DELETE", "clock":
+                    return HTTPStatus.OK, _clock(self._engine, method, _json_body(environ))
                 case _, "faults" | "undocumented":
                     return HTTPStatus.OK, _faults(self._engine.faults, method, path, _json_body(environ))
-        except (TypeError, ValueError) as error:
+        except (OverflowError, TypeError, ValueError) as error:
             return HTTPStatus.BAD_REQUEST, {"message": str(error)}
         return HTTPStatus.NOT_FOUND, {"message": f"There is no {method} {CONTROL_PREFIX}{path}"}
 
@@ -147,6 +165,22 @@ def _faults(faults: Faults, method: str, path: str, values: dict[str, Any]) -> d
         case _:
             raise ValueError(f"There is no {method} {CONTROL_PREFIX}{path}")
     return faults.describe()
+
+
+def _clock(engine: Engine, method: str, values: dict[str, Any]) -> dict[str, Any]:
+    """Show the clock of the schedules, move it to `now` or on by `advance_seconds`, or let it go right again."""
+    assert engine.scheduler is not None
+    if method == "DELETE":
+        engine.scheduler.move_clock(None)
+    elif method == "POST":
+        match values:
+            case {"now": str(text)} if len(values) == 1:
+                engine.scheduler.move_clock(datetime.fromisoformat(text))
+            case {"advance_seconds": int() | float() as seconds} if len(values) == 1:
+                engine.scheduler.move_clock(engine.wall_clock.now() + timedelta(seconds=seconds))
+            case _:
+                raise ValueError('Invalid body, expected {"now": TIME WITH ZONE} or {"advance_seconds": NUMBER}')
+    return engine.scheduler.describe()
 
 
 def _json_body(environ: dict[str, Any]) -> dict[str, Any]:

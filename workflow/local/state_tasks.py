@@ -95,6 +95,12 @@ _POLL_SECONDS = 0.25
 _RETRIED_BY_POLLING = ("ThrottlingException", "Throttling")
 
 
+def boto_name(service: str) -> str:
+    """Botocore's name of a service that is named as in an integration's ARN."""
+    overrides: dict[str, str] = service_module.StateTaskService._SERVICE_NAME_SFN_TO_BOTO_OVERRIDES
+    return _BOTO_NAMES.get(service, overrides.get(service, service))
+
+
 def install(identity: Identity, faults: Faults) -> None:
     """Give moto's task services the names, checks and errors of AWS; `SageMakerTask` the account's clients."""
     SageMakerTask.identity = identity

@@ -33,12 +33,13 @@ from moto.stepfunctions.parser.asl.component.state.fail import state_fail
 from moto.stepfunctions.parser.asl.component.state.wait.wait_function.wait_function import WaitFunction
 from moto.stepfunctions.parser.asl.eval.environment import Environment
 from moto.stepfunctions.parser.asl.eval.program_state import ProgramStopped, ProgramTimedOut
+from moto.stepfunctions.parser.asl.parse.asl_parser import AmazonStateLanguageParser
 from moto.stepfunctions.parser.asl.utils import json_path
 from moto.stepfunctions.parser.backend.execution import Execution
 from moto.stepfunctions.parser.models import StepFunctionsParserBackend
 from moto.stepfunctions.responses import StepFunctionResponse
 
-from workflow.local import authorization, state_tasks
+from workflow.local import authorization, definition_check, machine_versions, state_tasks
 from workflow.local.authorization import replace
 from workflow.local.identity import AccessDenied, Principal
 
@@ -49,12 +50,15 @@ if TYPE_CHECKING:
 _ASL = "moto.stepfunctions.parser.asl"
 _TASK = f"{_ASL}.component.state.exec.state_task"
 HOOKS: tuple[str, ...] = (
+    *definition_check.HOOKS,
+    *machine_versions.HOOKS,
     *state_tasks.HOOKS,
     f"{_ASL}.utils.boto_client.boto_client_for",
     f"{_ASL}.utils.json_path.extract_json",
     f"{_ASL}.component.intrinsic.argument.argument.extract_json",
     f"{_ASL}.eval.environment.Environment.set_error",
     f"{_ASL}.eval.states.extract_json",
+    f"{_ASL}.parse.asl_parser.AmazonStateLanguageParser.parse",
     f"{_TASK}.lambda_eval_utils.boto_client_for",
     f"{_TASK}.service.state_task_service_aws_sdk.boto_client_for",
     f"{_TASK}.service.state_task_service_dynamodb.boto_client_for",
@@ -83,6 +87,7 @@ _HISTORY_PAGE = 1000
 _INDEFINITE_PATH = re.compile(r"\*|\.\.|\?\(|\[[^\]'\"]*[:,]")
 _FORBIDDEN_IN_NAMES = set(' <>{}[]?*"#%\\^|~`$&,;:/')  # Source: StartExecution API reference, Nov 2026
 
+_original_parse = AmazonStateLanguageParser.parse
 _original_service_for = state_task_service_factory.state_task_service_for
 _original_extract_json = json_path.extract_json
 _original_set_error = Environment.set_error
@@ -96,6 +101,8 @@ _original_describe = StepFunctionResponse.describe_execution
 def install(engine: Engine) -> None:
     """Make moto's Step Functions run with this engine's roles and clock."""
     logging.getLogger(_ASL).setLevel(logging.CRITICAL)  # it logs every failed state with its whole definition
+    # Half a second for Kelpie's definition. What it gives holds nothing of an execution: that is in the environment.
+    replace(AmazonStateLanguageParser, "parse", staticmethod(lru_cache(maxsize=16)(_original_parse)))
     state_tasks.install(engine.identity, engine.faults)
     _install_clients(engine)
     _install_time(engine.clock)
@@ -218,7 +225,7 @@ def _check_managed_rule(engine: Engine, role_arn: str) -> None:
     arn = f"arn:{engine.identity.partition}:events:{engine.region}:{engine.account_id}:rule/{_SYNC_RULE}"
     try:
         for action in ("events:PutTargets", "events:PutRule", "events:DescribeRule"):
-            authorization.authorize(principal, action, arn, {})
+            authorization.authorize(engine.identity, principal, action, arn, {})
     except authorization.AccessDenied:
         raise AWSError(f"'{role_arn}' is not authorized to create managed-rule.", "AccessDeniedException") from None
 
@@ -230,9 +237,12 @@ def _install_executions(engine: Engine) -> None:
         name = name or str(uuid.uuid4())
         if len(name) > 80 or _FORBIDDEN_IN_NAMES & set(name):
             raise AWSError(f"Invalid Name: '{name}'", "InvalidName")
-        _check_role(engine, self.describe_state_machine(state_machine_arn).roleArn)
+        version = machine_versions.resolve(self, state_machine_arn)
+        _check_role(engine, version.roleArn)
         with lock:  # two requests with one name must find each other
-            return _original_start(self, state_machine_arn, name, *args, **others)
+            if version.arn == state_machine_arn:
+                return _original_start(self, state_machine_arn, name, *args, **others)
+            return machine_versions.start(self, state_machine_arn, version, name, *args, **others)
 
     def start_details(self: Any) -> Any:
         details: Any = _original_details(self)
@@ -242,6 +252,8 @@ def _install_executions(engine: Engine) -> None:
     replace(StepFunctionsParserBackend, "start_execution", start)
     replace(Execution, "get_start_execution_details", start_details)
     replace(StepFunctionResponse, "stop_execution", _stop_execution)
+    validate = definition_check.validate_state_machine_definition
+    replace(StepFunctionResponse, "validate_state_machine_definition", validate)
     replace(StepFunctionResponse, "describe_execution", _describe_execution)
     replace(StepFunctionResponse, "get_execution_history", _get_execution_history)
 
@@ -256,10 +268,9 @@ def _stop_execution(self: Any) -> ActionResult:
     execution = self.stepfunction_backend.describe_execution(self._get_param("executionArn"))
     stop_date = datetime.datetime.now(tz=datetime.UTC)
     if execution.status == "RUNNING":
-        error, cause = self._get_param("error"), self._get_param("cause")
+        execution.error, execution.cause = self._get_param("error"), self._get_param("cause")
         _until(lambda: execution.exec_worker.env is not None)
-        execution.stop(stop_date=stop_date, error=error, cause=cause)
-        execution.error, execution.cause = error, cause
+        execution.stop(stop_date=stop_date, error=execution.error, cause=execution.cause)
     return ActionResult({"stopDate": execution.stop_date or stop_date})
 
 
@@ -275,8 +286,10 @@ def _describe_execution(self: Any) -> ActionResult:
     answer: ActionResult = _original_describe(self)
     execution = self.stepfunction_backend.describe_execution(self._get_param("executionArn"))
     result = answer.result
-    if execution.stop_date is not None and isinstance(result, dict):
-        result["stopDate"] = execution.stop_date
+    if isinstance(result, dict):
+        result |= machine_versions.qualifiers(execution)
+        if execution.stop_date is not None:
+            result["stopDate"] = execution.stop_date
     return answer
 
 
