@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -67,11 +68,14 @@ def stack_server() -> Iterator[StackServer]:
         (Stack, "stack_resources"),
         (FakeBucket, "get_permission"),
         (ChangeSet, "diff"),
+        (ChangeSet, "_parse_template"),
+        (Stack, "has_parameters"),
+        (Stack, "parse_template"),
         (CloudFormationBackend, "delete_stack"),
         (CloudFormationBackend, "execute_change_set"),
         (LambdaSimpleBackend, "invoke"),
     ]
-    originals = [(owner, name, getattr(owner, name)) for owner, name in replaced]
+    originals = [(owner, name, inspect.getattr_static(owner, name)) for owner, name in replaced]
     paths, settings = dict(urls.url_paths), json.loads(json.dumps(default_user_config))
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     default_user_config["stepfunctions"]["execute_state_machine"] = True

@@ -17,6 +17,16 @@ from workflow.errors import KelpieError
 if TYPE_CHECKING:
     import boto3
 
+DNS_SUFFIXES = {
+    "aws-cn": "amazonaws.com.cn",
+    "aws-eusc": "amazonaws.eu",
+    "aws-iso": "c2s.ic.gov",
+    "aws-iso-b": "sc2s.sgov.gov",
+    "aws-iso-e": "cloud.adc-e.uk",
+    "aws-iso-f": "csp.hci.ic.gov",
+}
+"""Of the partitions whose addresses do not end in amazonaws.com. Source: botocore 1.44.5, endpoints.json."""
+
 
 class Account:
     """An AWS account in one Region, real or local.
@@ -59,8 +69,8 @@ class Account:
 
     @property
     def dns_suffix(self) -> str:
-        """How the partition's addresses end. Source: botocore 1.44.5, endpoints.json, read 2026-11."""
-        return "amazonaws.com.cn" if self.partition == "aws-cn" else "amazonaws.com"
+        """How the partition's addresses end."""
+        return DNS_SUFFIXES.get(self.partition, "amazonaws.com")
 
     @cached_property
     def account_id(self) -> str:
@@ -77,3 +87,8 @@ class Account:
                 str(error),
                 "Sign in (aws sso login, or set AWS_PROFILE), or use the local cloud: kelpie local up",
             ) from error
+
+
+def flag(account: Account) -> str:
+    """What a command that is shown for pasting needs to mean this account: ` --aws`, or nothing in the local cloud."""
+    return "" if account.endpoint_url else " --aws"

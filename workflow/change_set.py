@@ -11,7 +11,10 @@ _LONGEST_VALUE = 72
 
 
 class Effect(StrEnum):
-    """What happens to one resource. Source: CloudFormation API reference, ResourceChange, read 2026-11."""
+    """What happens to one resource.
+
+    Source: botocore 1.44.5, CloudFormation's service model, ResourceChange: Action, Replacement and PolicyAction.
+    """
 
     ADDED = "added"
     CHANGED = "changed in place"
@@ -120,7 +123,7 @@ def _effect(described: Mapping[str, Any]) -> Effect:
     if action in ("Add", "Import"):
         return Effect.ADDED
     by_replacement = {"True": Effect.REPLACED, "Conditional": Effect.MAY_BE_REPLACED, "False": Effect.CHANGED}
-    # Action Dynamic: what happens is known only when it is executed.
+    # Actions Dynamic and SyncWithActual: what happens is known only when it is executed.
     return by_replacement.get(
         described.get("Replacement", ""), Effect.CHANGED if action == "Modify" else Effect.MAY_BE_REPLACED
     )

@@ -12,7 +12,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from workflow import change_set
-from workflow.account import Account
+from workflow.account import Account, flag
 from workflow.change_set import ChangeSet
 from workflow.errors import KelpieError
 
@@ -25,8 +25,10 @@ _NOTHING_TO_CHANGE = ("didn't contain changes", "No updates are to be performed"
 _CONSEQUENCE = re.compile(
     r"Resource (creation|update|deletion) cancelled|The following resource\(s\) failed to (create|update|delete)", re.I
 )
-"""Reasons of events that only say that something else had failed. Source: CloudFormation user guide, troubleshooting
-"Resource creation cancelled", read 2026-11."""
+"""Reasons of events that only say that something else had failed.
+
+Source: events quoted in public guides and code, looked up 2026-11-22; no page of AWS that lists them was found.
+"""
 _HANDLER_MESSAGE = re.compile(
     r'Resource handler returned message: "(?P<message>.*)" \(RequestToken: [^,)]*, HandlerErrorCode: (?P<code>\w+)\)',
     re.S,
@@ -58,6 +60,7 @@ class CloudFormationStack:
 
     def __init__(self, account: Account, name: str, on_event: OnEvent = ignore) -> None:
         self._client = account.client("cloudformation")
+        self._flag = flag(account)
         self.name = name
         self._on_event = on_event
         self._seen: set[str] = set()
@@ -115,7 +118,7 @@ class CloudFormationStack:
             raise KelpieError(
                 f"The stack {self.name} was to be deleted, and some of it could not be",
                 f"Its status is {status}; such a stack cannot be updated.",
-                "Finish that first: kelpie destroy",
+                f"Finish that first: kelpie destroy{self._flag}",
             )
         elif status is not None and status.endswith("_IN_PROGRESS"):
             raise KelpieError(

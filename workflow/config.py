@@ -8,6 +8,7 @@ and docs/reference/settings.md. Importing this module is cheap: it needs no AWS 
 from __future__ import annotations
 
 import re
+import json
 import tomllib
 from difflib import get_close_matches
 from pathlib import Path
@@ -36,6 +37,10 @@ Source: SageMaker developer guide, automatic scaling prerequisites, read 2026-11
 
 TRAINING_JOB = r"^([a-z][a-z0-9-]*-[0-9a-f]{32}-[0-9])?$"
 """The name of a training job of an execution, or nothing."""
+
+IMAGE_TAG = r"^[0-9][A-Za-z0-9_.-]*-py3[0-9]+-[A-Za-z0-9_.-]*sagemaker[A-Za-z0-9_.-]*$"
+"""A tag of the AWS Deep Learning Containers for SageMaker. It says which Python the image has, for which the libraries
+that the image lacks are fetched."""
 
 MODEL_PACKAGE = r"^(arn:aws[a-z-]*:sagemaker:[a-z0-9-]+:[0-9]{12}:model-package/[a-z][a-z0-9-]*/[0-9]+)?$"
 """The ARN of a version of a model package group, or nothing."""
@@ -288,6 +293,14 @@ class TrailSettings(Section):
     every call of the classify Lambda. Billed per event."""
 
 
+class ImagesSettings(Section):
+    """What containers are made from. The serving image is built from `inference/`, so there is nothing to choose."""
+
+    training_tag: Annotated[str, Field(pattern=IMAGE_TAG, max_length=128)] = "2.10.0-cpu-py313-ubuntu22.04-sagemaker"
+    """Tag of the AWS Deep Learning Container `pytorch-training` that training runs in. A GPU instance type wants one
+    with gpu in it. The local cloud trains in its own environment, whatever the tag."""
+
+
 class WeightsSettings(Section):
     """What the `weights` channel of every training job holds."""
 
@@ -355,6 +368,7 @@ class Config(SharedSections):
     budget: BudgetSettings = BudgetSettings()
     concurrency: ConcurrencySettings = ConcurrencySettings()
     trail: TrailSettings = TrailSettings()
+    images: ImagesSettings = ImagesSettings()
     weights: WeightsSettings = WeightsSettings()
     lock: LockSettings = LockSettings()
     retention: RetentionSettings = RetentionSettings()
@@ -401,6 +415,10 @@ def check_execution_input(values: dict[str, Any], config: Config) -> None:
     Raises:
         ConfigError: A key is unknown, or a value is not allowed.
     """
+    try:
+        json.dumps(values, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:  # half a character: Python reads it, AWS does not
+        raise ConfigError("the execution input is no JSON that AWS can read.", str(error), _FIX) from error
     if not isinstance(values.get("Comment", ""), str):
         raise ConfigError("the execution input has values that are not allowed.", "Comment must be a text", _FIX)
     given = {name: _whole(section) for name, section in values.items() if name != "Comment"}

@@ -17,7 +17,7 @@ from typing import Any
 
 from botocore.exceptions import ConnectionError, HTTPClientError
 
-from workflow.account import Account
+from workflow.account import Account, flag
 from workflow.errors import KelpieError
 
 TRAINING_LOG_GROUP = "/aws/sagemaker/TrainingJobs"
@@ -119,7 +119,11 @@ def start(account: Account, state_machine_arn: str, execution_input: dict[str, A
 
 
 def stop(account: Account, execution_arn: str, cause: str = "Stopped by kelpie stop") -> None:
-    """Abort an execution. AWS skips Catch on an abort: the next start takes over the lock that it leaves."""
+    """Abort an execution.
+
+    AWS skips Catch on an abort. The Lambda `sweep`, which the end of the execution starts, cleans up and releases its
+    lock; if it cannot, the next start takes the lock over.
+    """
     account.client("stepfunctions").stop_execution(executionArn=execution_arn, error="StoppedByUser", cause=cause)
 
 
@@ -147,7 +151,7 @@ def find(account: Account, state_machine_arn: str, execution: str | None, *, run
     raise KelpieError(
         what,
         detail=f"newest executions: {newest}",
-        fix="start one with: kelpie start --local --data build/demo/dogs",
+        fix=f"start one with: kelpie start{flag(account) or ' --local'} --data build/demo/dogs",
     )
 
 
@@ -253,7 +257,7 @@ def follow(
                 raise KelpieError(
                     f"nothing has answered for {_LOST_SECONDS:.0f} s; the execution goes on without being watched",
                     detail=str(error),
-                    fix=f"kelpie watch {execution_arn.rpartition(':')[2]}",
+                    fix=f"kelpie watch {execution_arn.rpartition(':')[2]}{flag(account)}",
                 ) from error
         else:
             lost_at = None

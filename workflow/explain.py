@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from workflow import executions, logs
-from workflow.account import Account
+from workflow.account import Account, flag
 from workflow.executions import Execution
 
 LINES_SHOWN = 8
@@ -25,7 +25,9 @@ _DEPLOYING = ("CreateEndpoint", "UpdateEndpoint")
 _ENDPOINT_ERRORS = ("EndpointNotReady", "UpdateRolledBack")
 # Going on from the same model would end in the same place.
 _SAME_AGAIN = ("QualityGateRefused", "LockHeld")
-_TAKEN_OVER = "start again: the next execution takes over the lock that this one leaves"
+_TAKEN_OVER = (
+    "start again: the lock that this one left is swept, and if it is not, the next execution takes over the lock"
+)
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def _sentence(execution: Execution, state: str) -> tuple[str, str]:
 
 
 def _command(account: Account, execution: Execution, job: dict[str, Any]) -> str:
-    where = "" if account.endpoint_url else " --aws"
+    where = flag(account)
     brought_back = execution.input.get("rollback", {}).get("model_package_arn")
     if brought_back:
         return f"kelpie rollback {brought_back}{where}"

@@ -12,13 +12,11 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from workflow import executions, listing, models
-from workflow.account import Account
+from workflow.account import Account, flag
 from workflow.config import Config, check_execution_input
 from workflow.errors import KelpieError
 from workflow.models import Version
 from workflow.stack import StackOutputs
-
-START_AGAIN = "kelpie start --local"
 
 
 @dataclass(frozen=True)
@@ -47,20 +45,20 @@ def resume(account: Account, outputs: StackOutputs, config: Config, execution: s
         raise KelpieError(
             f"execution {earlier.name} still runs",
             "only one that has ended can be resumed",
-            f"wait for its end, or: kelpie stop {earlier.name}",
+            f"wait for its end, or: kelpie stop {earlier.name}{flag(account)}",
         )
     if earlier.status == "SUCCEEDED":
         raise KelpieError(
             f"execution {earlier.name} succeeded: there is nothing to resume",
             "resumed are executions that ended FAILED, ABORTED or TIMED_OUT",
-            START_AGAIN,
+            f"kelpie start{flag(account) or ' --local'}",
         )
     version = _section(earlier.input, "rollback").get("model_package_arn")
     if version:
         raise KelpieError(
             f"execution {earlier.name} was a rollback: it trained nothing to go on from",
             f"{earlier.error}: {earlier.cause}" if earlier.error else "",
-            f"kelpie rollback {version}",
+            f"kelpie rollback {version}{flag(account)}",
         )
     # One that only took over an earlier job has not created one of its own.
     job = earlier.training_job or _section(earlier.input, "resume").get("training_job")
@@ -68,7 +66,7 @@ def resume(account: Account, outputs: StackOutputs, config: Config, execution: s
         raise KelpieError(
             f"execution {earlier.name} ended before it began to train: there is nothing to resume",
             f"{earlier.error}: {earlier.cause}" if earlier.error else "",
-            START_AGAIN,
+            f"kelpie start{flag(account) or ' --local'}",
         )
     comment = listing.comment(f"kelpie resume of {earlier.name}")
     execution_input = {**earlier.input, "resume": {"training_job": job}, "Comment": comment}
@@ -93,7 +91,7 @@ def rollback(account: Account, outputs: StackOutputs, config: Config, version: s
     """
     versions = models.versions(account, outputs, config.project.name)
     now = next((found for found in versions if found.serves), None)
-    chosen = _choose(versions, now, version)
+    chosen = _choose(versions, now, version, flag(account))
     execution_input = {"rollback": {"model_package_arn": chosen.arn}, "Comment": listing.comment("kelpie rollback")}
     check_execution_input(execution_input, config)
     arn = executions.start(account, outputs.state_machine_arn, execution_input)
@@ -101,14 +99,14 @@ def rollback(account: Account, outputs: StackOutputs, config: Config, version: s
     return Recovery(arn, f"brings back version {chosen}; {serves}")
 
 
-def _choose(versions: list[Version], serving: Version | None, wanted: str | None) -> Version:
+def _choose(versions: list[Version], serving: Version | None, wanted: str | None, flag: str) -> Version:
     listed = f"versions: {', '.join(map(str, versions)) or 'none'}"
     if wanted is None:
         if serving is None:
             raise KelpieError(
                 "it is not recorded which version serves, so none is earlier",
                 listed,
-                "name the version: kelpie rollback VERSION",
+                f"name the version: kelpie rollback VERSION{flag}",
             )
         older = [
             version for version in versions if version.number < serving.number and version.approval_status == "Approved"
@@ -117,23 +115,25 @@ def _choose(versions: list[Version], serving: Version | None, wanted: str | None
             raise KelpieError(
                 f"there is no approved version older than {serving.number}, which serves",
                 listed,
-                "name another version (kelpie rollback VERSION), or train a new one (kelpie start)",
+                f"name another version (kelpie rollback VERSION{flag}), or train a new one (kelpie start{flag})",
             )
         return older[0]
     for version in versions:
         if wanted in (str(version.number), version.arn):
             break
     else:
-        raise KelpieError(f"there is no version {wanted!r}", listed, "kelpie rollback VERSION, with one of these")
+        raise KelpieError(
+            f"there is no version {wanted!r}", listed, f"kelpie rollback VERSION{flag}, with one of these"
+        )
     if version.approval_status != "Approved":
         raise KelpieError(
             f"version {version.number} is {version.approval_status}: only an Approved one can be brought back",
             listed,
-            "kelpie rollback VERSION, with one that is Approved",
+            f"kelpie rollback VERSION{flag}, with one that is Approved",
         )
     if version.serves:
         raise KelpieError(
-            f"version {version.number} serves already", listed, "kelpie rollback VERSION, with another one"
+            f"version {version.number} serves already", listed, f"kelpie rollback VERSION{flag}, with another one"
         )
     return version
 

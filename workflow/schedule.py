@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from workflow import schedule_times
-from workflow.account import Account
+from workflow.account import Account, flag
 from workflow.cloudformation import CloudFormationStack, OnEvent, ignore
 from workflow.errors import KelpieError
 
@@ -42,7 +42,7 @@ def read(account: Account, name: str) -> Schedule:
         raise KelpieError(
             "The stack has no schedule",
             "It was deployed by an earlier version.",
-            "kelpie local up" if account.endpoint_url else "kelpie deploy --aws",
+            f"kelpie deploy{flag(account)}",
         )
     described = account.client("scheduler").get_schedule(Name=name)
     return Schedule(
@@ -64,7 +64,9 @@ def switch(account: Account, project: str, *, enabled: bool, on_event: OnEvent =
     """
     stack = CloudFormationStack(account, project, on_event)
     if not stack.prepare():
-        raise KelpieError(f"The stack {project} is not deployed in {account.region}", fix="kelpie deploy")
+        raise KelpieError(
+            f"The stack {project} is not deployed in {account.region}", fix=f"kelpie deploy{flag(account)}"
+        )
     given = [
         {"ParameterKey": name, "ParameterValue": "ENABLED" if enabled else "DISABLED"}
         if name == STATE_PARAMETER

@@ -18,7 +18,7 @@ from pathlib import Path
 from botocore.exceptions import ClientError
 
 from workflow import packaging, serving_image, template, wheels
-from workflow.account import Account
+from workflow.account import Account, flag
 from workflow.change_set import ChangeSet
 from workflow.cloudformation import CloudFormationStack, OnEvent, StackEvent, ignore
 from workflow.config import Config
@@ -100,14 +100,14 @@ def deploy(
         given = template.parameter_list(first, parameters(config, "", assets))
         _execute(stack, stack.propose(given, TemplateBody=json.dumps(first)), approve)
     made = {one["LogicalResourceId"]: one.get("PhysicalResourceId", "") for one in stack.resources()}
-    bucket = _bootstrapped(made, "ArtifactBucket", config)
-    libraries = wheels.none() if account.endpoint_url else wheels.wheels(_training_image_tag(whole))
+    bucket = _bootstrapped(account, made, "ArtifactBucket", config)
+    libraries = wheels.none() if account.endpoint_url else wheels.wheels(config.images.training_tag)
     body = packaging.asset_of_bytes("stack.yaml", template_body.encode())
     _upload(account, bucket, [*assets.values(), *libraries, body], on_event)
     image_uri = serving_image.ensure(
         account,
-        repository=_bootstrapped(made, "ServingRepository", config),
-        build_project=_bootstrapped(made, "ImageBuild", config),
+        repository=_bootstrapped(account, made, "ServingRepository", config),
+        build_project=_bootstrapped(account, made, "ImageBuild", config),
         bucket=bucket,
         context=assets["ServingContext"],
         on_event=on_event,
@@ -165,6 +165,7 @@ def parameters(
     concurrency = config.concurrency
     return {
         "ProjectName": config.project.name,
+        "TrainingImageTag": config.images.training_tag,
         "UsesVpc": _switch(bool(config.vpc.subnet_ids)),
         "CreateVpc": _switch(config.vpc.create),
         "CreateTrail": _switch(config.trail.enabled),
@@ -238,18 +239,15 @@ def _kept(values: Mapping[str, str]) -> dict[str, str]:
     return {name: values[name] for name in ("ScheduleState",) if name in values}
 
 
-def _bootstrapped(made: Mapping[str, str], name: str, config: Config) -> str:
+def _bootstrapped(account: Account, made: Mapping[str, str], name: str, config: Config) -> str:
     if not made.get(name):
         raise KelpieError(
             f"The stack {config.project.name} has no {name}",
             "It was deployed by an earlier version, whose first phase did not make one.",
-            "Remove the stack and deploy again; buckets, with data and models, and their key stay: kelpie destroy",
+            "Remove the stack and deploy again; buckets, with data and models, and their key stay: "
+            f"kelpie destroy{flag(account)}",
         )
     return made[name]
-
-
-def _training_image_tag(whole: Mapping[str, dict[str, dict[str, str]]]) -> str:
-    return whole["Parameters"]["TrainingImageTag"]["Default"]
 
 
 def _logical_name(lambda_name: str) -> str:

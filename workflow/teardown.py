@@ -9,20 +9,20 @@ from dataclasses import dataclass, field
 from botocore.exceptions import ClientError
 
 from workflow import inventory, names
-from workflow.account import Account
+from workflow.account import Account, flag
 from workflow.cloudformation import CloudFormationStack, OnEvent, StackEvent, ignore
 from workflow.errors import KelpieError
 from workflow.executions import TRAINING_LOG_GROUP
 from workflow.inventory import Scope
 
 KEY_PENDING_DAYS = 7
-"""The shortest time that KMS lets a key wait for its deletion. Source: KMS API reference, ScheduleKeyDeletion."""
+"""The shortest time that KMS lets a key wait for its deletion. Source: botocore 1.44.5, KMS, ScheduleKeyDeletion."""
 
 _POLL_SECONDS = 5.0
 _PATIENCE_SECONDS = 3900.0
 """An endpoint cannot be deleted while it is created, which can take an hour before SageMaker gives up."""
 _MOST_DELETED = 1000
-"""Keys of one DeleteObjects request. Source: S3 API reference, DeleteObjects, read 2026-11."""
+"""Keys of one DeleteObjects request. Source: botocore 1.44.5, S3, DeleteObjects."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def remove(
                 _REMOVE[kind.what](scope, name)
             except ClientError as error:
                 if not inventory.is_missing(error):
-                    raise KelpieError(f"{kind.what}: {name} cannot be removed", str(error), "kelpie destroy") from error
+                    raise KelpieError(f"{kind.what}: {name} cannot be removed", str(error), _again(scope)) from error
             on_event(StackEvent(name, kind.what, "REMOVED"))
         if names_ and kind.what in _WAITED_FOR:
             _wait_until_none(scope, kind)
@@ -88,6 +88,10 @@ def remove(
 def _last_log_bucket_and_key(one: tuple[str, str]) -> int:
     """The other buckets write their access logs into the log bucket, and all are encrypted with the key."""
     return 2 if inventory.is_key(one[0]) else int(one[0].startswith("LogBucket "))
+
+
+def _again(scope: Scope) -> str:
+    return f"kelpie destroy{flag(scope.account)}"
 
 
 def _stop_execution(scope: Scope, arn: str) -> None:
@@ -152,7 +156,7 @@ def _wait_until_none(scope: Scope, kind: inventory.Kind) -> None:
             raise KelpieError(
                 f"{kind.what} do not go away: {', '.join(left)}",
                 f"They were asked to {_PATIENCE_SECONDS:.0f} s ago.",
-                "kelpie destroy",
+                _again(scope),
             )
         time.sleep(_POLL_SECONDS)
 
@@ -175,7 +179,7 @@ def _delete_bucket(scope: Scope, bucket: str) -> None:
                     raise KelpieError(
                         f"The bucket {bucket} cannot be emptied",
                         f"{error['Key']}: {error.get('Code')}: {error.get('Message')}",
-                        "kelpie destroy --delete-data",
+                        f"{_again(scope)} --delete-data",
                     )
         try:
             s3.delete_bucket(Bucket=bucket)
@@ -183,7 +187,7 @@ def _delete_bucket(scope: Scope, bucket: str) -> None:
         except ClientError as error:
             # Access logs arrive minutes after what they tell of.
             if error.response["Error"]["Code"] != "BucketNotEmpty" or attempt == 2:
-                raise KelpieError(f"The bucket {bucket} cannot be deleted", str(error), "kelpie destroy") from error
+                raise KelpieError(f"The bucket {bucket} cannot be deleted", str(error), _again(scope)) from error
 
 
 def _delete_key(scope: Scope, key_id: str) -> None:

@@ -20,8 +20,9 @@ from workflow.errors import KelpieError
 from workflow.packaging import SOURCE_ROOT, Asset, asset_of_bytes, asset_of_file
 
 GLIBC_MINORS = range(34, 16, -1)
-"""Wheels for any glibc up to 2.34: Amazon Linux 2023 has 2.34, Ubuntu 22.04 has 2.35. pip takes a platform literally,
-so every one is named. Source: PEP 600."""
+"""Wheels for any glibc from 2.17 to 2.34. The image's tag says Ubuntu 22.04, which has 2.35 (its package, looked up
+2026-11-22); Amazon Linux 2023, of later images, has 2.34 (from memory, not looked up). A wheel for manylinux_2_N runs
+with glibc 2.N and later (PEP 600). pip takes a platform literally, so every one is named."""
 
 PLATFORMS = (*(f"manylinux_2_{minor}_x86_64" for minor in GLIBC_MINORS), "manylinux2014_x86_64")
 

@@ -22,7 +22,13 @@ BOOTSTRAP = {
 }
 
 
-@pytest.mark.parametrize("text", [BODY, json.dumps(template.bootstrap(TEMPLATE))], ids=["whole", "first phase"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(BODY, id="whole", marks=pytest.mark.slow),  # `make check` does it too
+        pytest.param(json.dumps(template.bootstrap(TEMPLATE)), id="first phase"),
+    ],
+)
 def test_cfn_lint_finds_nothing(text: str) -> None:
     assert [str(match) for match in lint(text)] == []
 
@@ -172,6 +178,7 @@ def test_names_stay_legal_for_the_longest_project_name() -> None:
         ("concurrency", "classify_provisioned_max", "ClassifyProvisionedMax"),
         ("vpc", "create", "CreateVpc"),
         ("trail", "enabled", "CreateTrail"),
+        ("images", "training_tag", "TrainingImageTag"),
     ],
 )
 def test_a_parameter_has_the_default_of_its_setting(section: str, key: str, parameter: str) -> None:

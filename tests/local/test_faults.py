@@ -70,7 +70,7 @@ def nothing_pending(world: Any) -> Iterator[None]:
         ("s3:ListBuckets", "SlowDown", ("s3", "list_buckets", {}), 503, None),
         ("s3:GetObject", "NoSuchKey", ("s3", "get_object", {"Bucket": "bucket-of-the-tests", "Key": "k"}), 404,
          "NoSuchKey"),
-        ("sns:Publish", "Throttled", ("sns", "publish", {"TopicArn": "arn:aws:sns:us-east-1:1:t", "Message": "m"}),
+        ("sns:Publish", "Throttled", ("sns", "publish", {"TopicArn": "arn:aws:sns:us-east-1:123456789012:t", "Message": "m"}),
          429, "ThrottledException"),
         ("cloudwatch:ListMetrics", "InternalServiceError", ("cloudwatch", "list_metrics", {}), 500,
          "InternalServiceFault"),

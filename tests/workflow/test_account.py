@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import boto3
+import botocore
 import pytest
 
-from workflow.account import Account
+from workflow.account import Account, flag
 from workflow.errors import KelpieError
 
 
@@ -38,6 +40,19 @@ def test_every_client_of_a_local_account_goes_to_its_endpoint() -> None:
 
 def test_an_account_of_aws_uses_the_regions_own_endpoints() -> None:
     assert Account(session()).client("s3").meta.endpoint_url == "https://s3.eu-west-1.amazonaws.com"
+
+
+def test_a_command_for_pasting_names_aws_only_when_it_is_meant() -> None:
+    assert flag(Account(session())) == " --aws"
+    assert flag(Account(session(), "http://127.0.0.1:9")) == ""
+
+
+def test_addresses_end_as_botocore_has_it_for_each_partition() -> None:
+    known = json.loads((Path(botocore.__file__).parent / "data" / "endpoints.json").read_text())["partitions"]
+    assert len(known) >= 8
+    for partition in known:
+        region = next(iter(partition["regions"]))
+        assert Account(session(region)).dns_suffix == partition["dnsSuffix"], region
 
 
 def test_a_session_without_a_region_is_refused(nothing_configured: None) -> None:

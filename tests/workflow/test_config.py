@@ -202,7 +202,7 @@ def test_the_file_and_the_input_are_checked_alike(where: tuple[str, str], value:
 
 
 def test_the_stacks_settings_are_not_in_an_execution_s_input() -> None:
-    sections = {"schedule", "triggers", "notifications", "budget", "concurrency", "vpc", "trail"}
+    sections = {"schedule", "triggers", "notifications", "budget", "concurrency", "vpc", "trail", "images"}
     assert sections <= set(Config.model_fields)
     assert not sections & set(config.execution_input_schema()["properties"])
 

@@ -140,12 +140,15 @@ def test_settings_that_do_not_fit_together(values: dict[str, Any], severity: Sev
 
 
 def test_a_gpu_type_is_right_for_the_image_that_uses_it() -> None:
-    gpu = subject({"training": {"instance_type": "ml.g5.xlarge"}})
-    tag = {"TrainingImageTag": "2.10.0-gpu-py313-cu130-ubuntu22.04-sagemaker"}
-    assert found(settings.check, dataclasses.replace(gpu, parameters={**gpu.parameters, **tag})) == []
-    cpu = subject()
-    (one,) = found(settings.check, dataclasses.replace(cpu, parameters={**cpu.parameters, **tag}))
+    gpu_type = {"training": {"instance_type": "ml.g5.xlarge"}}
+    (advice,) = found(settings.check, subject(gpu_type))
+    tag = advice.fix.split()[-1].rstrip(".")
+    gpu_image = {"images": {"training_tag": tag}}
+    assert found(settings.check, subject(gpu_type | gpu_image)) == []
+    assert "none of the tags" not in str(found(images.check, subject(gpu_image)))
+    (one,) = found(settings.check, subject(gpu_image))
     assert "has no GPU" in one.what
+    assert Config().images.training_tag in one.fix
 
 
 def test_every_fault_of_a_task_is_found_with_its_place() -> None:

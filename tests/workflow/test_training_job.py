@@ -98,7 +98,7 @@ def test_training_on_demand_has_neither() -> None:
 
 def test_the_code_comes_by_channel_because_an_isolated_container_cannot_fetch_it() -> None:
     channels = {channel["ChannelName"]: channel["DataSource"]["S3DataSource"] for channel in train()["InputDataConfig"]}
-    assert set(channels) == {"data", "champion", "weights", "code"}
+    assert set(channels) == {"data", "champion", "weights", "wheels", "code"}
     assert channels["code"]["S3Uri"] == "${CodeChannelUri}"
     assert {source["S3DataDistributionType"] for source in channels.values()} == {"FullyReplicated"}
     hyperparameters = train()["HyperParameters"]

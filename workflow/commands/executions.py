@@ -362,17 +362,18 @@ def follow_recovery(account: Account, started: Recovery, watch: bool) -> None:
 
 
 def _watch(account: Account, arn: str) -> None:
+    from workflow.account import flag
     from workflow.watch import watch
 
     console = progress_console()
     try:
         execution = watch(account, arn, console)
     except KeyboardInterrupt:
-        console.print(f"the execution goes on; see it with: kelpie watch {arn.rpartition(':')[2]}")
+        console.print(f"the execution goes on; see it with: kelpie watch {arn.rpartition(':')[2]}{flag(account)}")
         raise
     if execution.status != "SUCCEEDED":
         raise ExecutionFailed(
             f"the execution ended: {execution.status}",
             detail=f"{execution.error}: {execution.cause}",
-            fix=f"kelpie describe {execution.name}",
+            fix=f"kelpie describe {execution.name}{flag(account)}",
         )

@@ -47,7 +47,9 @@ def preflight(
     warnings = sum(one.severity is checks.Severity.WARNING for one in findings)
     progress_console().print(f"{len(checks.CHECKS)} checks: {errors} errors, {warnings} warnings", markup=False)
     if errors:
-        raise ConfigError(f"preflight found {errors} errors", fix="correct them, then: kelpie preflight")
+        raise ConfigError(
+            f"preflight found {errors} errors", fix=f"correct them, then: kelpie preflight{' --aws' if aws else ''}"
+        )
 
 
 def _local_account() -> Account | None:

@@ -96,6 +96,7 @@ def destroy(
     Lists it and asks. Data, models and their key stay, unless told otherwise. Then reads the account again.
     """
     from workflow import teardown
+    from workflow.account import flag
 
     config = load_config(config_file)
     account = chosen_account(config, place(local, aws, "kelpie destroy"))
@@ -118,7 +119,7 @@ def destroy(
         raise KelpieError(
             f"Not everything of {project} is gone",
             f"{'It costs money' if left.costly else 'It costs nothing'}: {', '.join(left.costly or left.found)}.",
-            "kelpie destroy",
+            f"kelpie destroy{flag(account)}",
         )
     print(f"read again: no {', no '.join(_kinds())} of {project}; nothing is left that costs money by the hour")
     _print_kept(left)
@@ -165,6 +166,7 @@ def _print_schedule(found: Schedule) -> None:
 def _preflight(config: Config, account: Account) -> None:
     """Say what preflight warns of; refuse what would fail."""
     from workflow import preflight
+    from workflow.account import flag
     from workflow.preflight import Severity
 
     console = progress_console()
@@ -174,7 +176,9 @@ def _preflight(config: Config, account: Account) -> None:
         if one.severity is not Severity.INFO:
             console.print(f"{one.severity}: {one.what} ({one.where})", markup=False, soft_wrap=True)
     if errors:
-        raise ConfigError(f"preflight found {errors} errors, and nothing was deployed", fix="kelpie preflight")
+        raise ConfigError(
+            f"preflight found {errors} errors, and nothing was deployed", fix=f"kelpie preflight{flag(account)}"
+        )
 
 
 class _Question:

@@ -19,6 +19,7 @@ HOOKS: tuple[str, ...] = (
     "moto.cloudformation.models.ChangeSet.diff",
     "moto.cloudformation.models.CloudFormationBackend.delete_stack",
     "moto.cloudformation.models.CloudFormationBackend.execute_change_set",
+    "moto.cloudformation.models.Stack.has_parameters",
     "moto.cloudformation.parsing.ResourceMap.build_resource_diff",
 )
 
@@ -31,8 +32,15 @@ def install() -> None:
         (ChangeSet, "diff", _diff),
         (CloudFormationBackend, "delete_stack", _delete_stack),
         (CloudFormationBackend, "execute_change_set", _execute),
+        (Stack, "has_parameters", _has_parameters),
     ):
         setattr(owner, name, replacement)
+
+
+def _has_parameters(stack: Stack, others: Mapping[str, Any]) -> bool:
+    """Whether these are the stack's parameters: a number that UsePreviousValue kept is no text any more."""
+    mine, theirs = ({name: str(value) for name, value in one.items()} for one in (stack.parameters, others))
+    return mine == theirs
 
 
 def _diff(change_set: ChangeSet) -> list[Change]:

@@ -21,9 +21,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 import boto3
+import yaml
 from botocore.config import Config
 from moto.cloudformation import parsing, urls
-from moto.cloudformation.models import Event, Stack
+from moto.cloudformation.models import ChangeSet, Event, Stack
+from moto.cloudformation.utils import yaml_tag_constructor
 from moto.iam.access_control import PermissionResult
 from moto.s3.models import FakeBucket
 
@@ -47,16 +49,19 @@ HOOKS: tuple[str, ...] = (
     *change_sets.HOOKS,
     *function_versions.HOOKS,
     *stack_updates.HOOKS,
+    "moto.cloudformation.models.ChangeSet._parse_template",
     "moto.cloudformation.models.Event",
     "moto.cloudformation.models.Stack._add_stack_event",
     "moto.cloudformation.models.Stack.create_resources",
     "moto.cloudformation.models.Stack.delete",
+    "moto.cloudformation.models.Stack.parse_template",
     "moto.cloudformation.models.Stack.stack_resources",
     "moto.cloudformation.models.Stack.update",
     "moto.cloudformation.parsing.get_model_map",
     "moto.cloudformation.parsing.resource_class_from_type",
     "moto.cloudformation.parsing.resource_name_property_from_type",
     "moto.cloudformation.urls.url_paths",
+    "moto.cloudformation.utils.yaml_tag_constructor",
     "moto.s3.models.FakeBucket.get_permission",
     "moto.sagemaker.models.sagemaker_backends",
 )
@@ -201,6 +206,8 @@ def install(engine: Engine) -> None:
     for owner, name, replacement in (
         (parsing, "resource_class_from_type", resource_class),
         (parsing, "resource_name_property_from_type", name_property),
+        (ChangeSet, "_parse_template", _parse_template),
+        (Stack, "parse_template", staticmethod(_parsed)),
         (Stack, "create_resources", _create),
         (Stack, "update", _update),
         (Stack, "delete", _delete),
@@ -213,6 +220,27 @@ def install(engine: Engine) -> None:
     stack_updates.install()
     function_versions.install()
     machine_versions.install()
+
+
+class _TemplateLoader(getattr(yaml, "CLoader", yaml.Loader)):  # type: ignore[misc]
+    """moto reads a template several times for each change, with a parser that takes a second for one of ours."""
+
+
+_TemplateLoader.add_multi_constructor("", yaml_tag_constructor)
+
+
+def _parsed(template: str) -> dict[str, Any]:
+    """A template in YAML or JSON, as moto wants it."""
+    parsed: dict[str, Any]
+    try:
+        parsed = yaml.load(template, Loader=_TemplateLoader)  # noqa: S506
+    except yaml.MarkedYAMLError:
+        parsed = json.loads(template)  # indented with tabs
+    return parsed
+
+
+def _parse_template(change_set: ChangeSet) -> None:
+    change_set.template_dict = _parsed(change_set.template)
 
 
 def stand_ins() -> tuple[str, ...]:

@@ -24,7 +24,7 @@ WARN_DAYS = 60
 
 _DEEP_LEARNING_CONTAINERS = "763104351884"
 _REPOSITORY = "pytorch-training"
-_WHERE = "workflow/stack.yaml, Parameters.TrainingImageTag"
+_WHERE = "images.training_tag"
 
 
 @cache
@@ -32,6 +32,12 @@ def table() -> dict[str, Any]:
     """The known images, by repository and version."""
     loaded: dict[str, Any] = json.loads(Path(__file__).with_name("images.json").read_text(encoding="utf-8"))
     return loaded
+
+
+def newest_tag(kind: str) -> str:
+    """The newest known tag of the training image for `cpu` or `gpu`."""
+    tags = (str(tag) for version in table()[_REPOSITORY].values() for tag in version["tags"])
+    return next(tag for tag in tags if f"-{kind}-" in tag)
 
 
 def check(subject: Subject) -> Iterator[Finding]:
@@ -61,14 +67,14 @@ def check(subject: Subject) -> Iterator[Finding]:
             f"{_REPOSITORY} {version} gets no security patches any more since {end}.",
             _WHERE,
             "Known weaknesses of its libraries stay open.",
-            "Choose a later version for TrainingImageTag, and try it with an execution.",
+            "Choose a later version for images.training_tag, and try it with an execution.",
         )
     elif subject.today > end - datetime.timedelta(days=WARN_DAYS):
         yield info(
             f"{_REPOSITORY} {version} gets security patches until {end}.",
             _WHERE,
             "After that, known weaknesses of its libraries stay open.",
-            "Plan a later version for TrainingImageTag.",
+            "Plan a later version for images.training_tag.",
         )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from botocore.session import Session
 
 from workflow import instances
+from workflow.preflight import images
 from workflow.preflight.findings import Finding, Subject, error, info, warning
 
 
@@ -26,14 +27,14 @@ def check(subject: Subject) -> Iterator[Finding]:
             f"{training} has a GPU, and the training image is for CPUs.",
             "training.instance_type",
             "The GPU would be paid for and not used.",
-            "Choose a CPU type, or a tag with gpu in it for TrainingImageTag in workflow/stack.yaml.",
+            f"Choose a CPU type, or set [images] training_tag to a tag for GPUs, such as {images.newest_tag('gpu')}.",
         )
     if gpu_image and not instances.has_gpu(training):
         yield warning(
             f"{training} has no GPU, and the training image is for GPUs.",
             "training.instance_type",
             "The image is several times larger than the one for CPUs, and each job loads it.",
-            "Choose a GPU type, or a tag with cpu in it for TrainingImageTag in workflow/stack.yaml.",
+            f"Choose a GPU type, or set [images] training_tag to a tag for CPUs, such as {images.newest_tag('cpu')}.",
         )
     if config.training.weights == "hub":
         yield warning(
