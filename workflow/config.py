@@ -7,8 +7,8 @@ and docs/reference/settings.md. Importing this module is cheap: it needs no AWS 
 
 from __future__ import annotations
 
-import re
 import json
+import re
 import tomllib
 from difflib import get_close_matches
 from pathlib import Path
