@@ -383,6 +383,36 @@ def test_what_is_reserved_for_a_function_holds_for_its_alias(make: Callable[...,
     assert client.invoke(FunctionName=f"{name}:live")["StatusCode"] == 200
 
 
+def test_a_destination_gets_the_record_of_an_asynchronous_event_that_failed(
+    world: World, make: Callable[..., Function]
+) -> None:
+    sqs, queue = world.client("sqs"), f"failed-{uuid.uuid4().hex[:8]}"
+    url = sqs.create_queue(QueueName=queue)["QueueUrl"]
+    target = f"arn:aws:sqs:us-east-1:123456789012:{queue}"
+    role = world.make_role(principal="lambda.amazonaws.com")
+    allowed = {"Effect": "Allow", "Action": "sqs:SendMessage", "Resource": target}
+    world.client("iam").put_role_policy(
+        RoleName=role.rsplit("/", 1)[-1],
+        PolicyName="failed",
+        PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [allowed]}),
+    )
+    function = make("def handler(event, context): raise ValueError('no dog')", role=role)
+    function.lambda_.publish_version(FunctionName=function.name)
+    function.lambda_.create_alias(FunctionName=function.name, Name="live", FunctionVersion="1")
+    function.lambda_.put_function_event_invoke_config(
+        FunctionName=function.name,
+        Qualifier="live",
+        MaximumRetryAttempts=1,
+        DestinationConfig={"OnFailure": {"Destination": target}},
+    )
+    function.lambda_.invoke(FunctionName=f"{function.name}:live", InvocationType="Event", Payload=b'{"dog": 1}')
+    [letter] = wait_until(lambda: sqs.receive_message(QueueUrl=url).get("Messages"))
+    record = json.loads(letter["Body"])
+    assert record["requestPayload"] == {"dog": 1}
+    assert record["responsePayload"]["errorMessage"] == "no dog"
+    assert record["requestContext"]["approximateInvokeCount"] == 2
+
+
 def test_an_asynchronous_event_that_fails_three_times_is_a_dead_letter(
     world: World, make: Callable[..., Function]
 ) -> None:

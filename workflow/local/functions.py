@@ -10,6 +10,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -85,35 +86,48 @@ class Functions:
         return outcome.payload
 
     def _run_async(self, function: LambdaFunction, event: str) -> None:
-        error = ""
-        retries = _retries(function)
-        for wait_seconds in (*ASYNC_RETRY_WAITS_SECONDS[:retries], None):
+        error, answer = "", b"null"
+        settings = self._async_settings(function)
+        retries = settings.get("MaximumRetryAttempts")
+        waits = ASYNC_RETRY_WAITS_SECONDS[: len(ASYNC_RETRY_WAITS_SECONDS) if retries is None else int(retries)]
+        for wait_seconds in (*waits, None):
             try:
                 outcome = self._run(function, event)
                 if not outcome.is_error:
                     return
-                error = str(json.loads(outcome.payload).get("errorMessage", ""))
+                answer = outcome.payload
+                error = str(json.loads(answer).get("errorMessage", ""))
             except Exception as problem:
                 _log.exception("An asynchronous invocation of %s failed", function.function_name)
                 error = str(problem)
             if wait_seconds is not None:
                 self._engine.clock.sleep(wait_seconds)
-        self._bury(function, event, error)
-
-    def _bury(self, function: LambdaFunction, event: str, error: str) -> None:
-        """Send the event to the function's dead-letter queue or topic, with the function's own role.
-
-        Source: AWS Lambda developer guide, "Adding a dead-letter queue", Nov 2026.
-        """
-        target = str(getattr(function, "dead_letter_config", {}).get("TargetArn") or "")
-        if not target:
-            return
+        request_id = str(uuid.uuid4())
         attributes = {
-            "RequestID": ("String", str(uuid.uuid4())),
+            "RequestID": ("String", request_id),
             "ErrorCode": ("Number", "200"),
             "ErrorMessage": ("String", error[:1024] or "-"),
         }
         told = {name: {"DataType": kind, "StringValue": value} for name, (kind, value) in attributes.items()}
+        letter_box = str(getattr(function, "dead_letter_config", {}).get("TargetArn") or "")
+        self._bury(function, letter_box, event, told)
+        destination = settings.get("DestinationConfig", {}).get("OnFailure", {}).get("Destination", "")
+        record = _failure_record(function, request_id, len(waits) + 1, event, answer)
+        self._bury(function, destination, record, {})
+
+    def _async_settings(self, function: LambdaFunction) -> dict[str, Any]:
+        """What PutFunctionEventInvokeConfig has set; kept for the function here, for each of its qualifiers on AWS."""
+        latest = get_backend(self._engine.account_id, self._engine.region).get_function(function.function_name)
+        configs = latest.event_invoke_config
+        return dict(configs[-1].config) if configs else {}
+
+    def _bury(self, function: LambdaFunction, target: str, event: str, told: dict[str, Any]) -> None:
+        """Send a failed event to a queue or topic, with the function's own role.
+
+        Source: AWS Lambda developer guide, "Adding a dead-letter queue", Nov 2026.
+        """
+        if not target:
+            return
         try:
             client = self._engine.identity.client(target.split(":")[2], function.role, SERVICE)
             if target.split(":")[2] == "sns":
@@ -175,10 +189,25 @@ class Functions:
             _log.warning("The log of %s is lost: %s", function.name, error)
 
 
-def _retries(function: LambdaFunction) -> int:
-    """How often an asynchronous invocation is tried again."""
-    configured = [config.config.get("MaximumRetryAttempts") for config in function.event_invoke_config]
-    return next((int(count) for count in configured if count is not None), len(ASYNC_RETRY_WAITS_SECONDS))
+def _failure_record(function: LambdaFunction, request_id: str, attempts: int, event: str, answer: bytes) -> str:
+    """What a destination for failed asynchronous invocations gets.
+
+    Source: AWS Lambda developer guide, "Capturing records of Lambda asynchronous invocations", Nov 2026.
+    """
+    record = {
+        "version": "1.0",
+        "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "requestContext": {
+            "requestId": request_id,
+            "functionArn": function.function_arn,
+            "condition": "RetriesExhausted",
+            "approximateInvokeCount": attempts,
+        },
+        "requestPayload": json.loads(event),
+        "responseContext": {"statusCode": 200, "executedVersion": "$LATEST", "functionError": "Unhandled"},
+        "responsePayload": json.loads(answer),
+    }
+    return json.dumps(record)
 
 
 def _event(body: Any) -> str:
