@@ -221,7 +221,10 @@ OPERATION: Mapping[str, frozenset[str]] = {
     | actions("cloudwatch", "DescribeAlarms", "DeleteAlarms")
     | actions("logs", "DescribeLogGroups", "DeleteLogGroup", "DeleteLogStream")
     | actions("ecr", "DescribeRepositories")
-    | actions("kms", "DescribeKey"),
+    | actions("kms", "DescribeKey", "ListGrants")
+    | actions("events", "DisableRule")
+    | actions("scheduler", "GetSchedule", "UpdateSchedule")
+    | _PASS_ROLE,
     "destroy --delete-data": actions(
         "s3",
         *("ListBucket", "ListBucketVersions", "DeleteObject", "DeleteObjectVersion", "DeleteBucket"),
@@ -304,6 +307,8 @@ SCALING_ROLE = (
 )
 PASSED_TO = ("codebuild", "events", "lambda", "scheduler", "states")
 PASSED_TO_OPTIONALLY = ("vpc-flow-logs",)
+PASSED_TO_BY_OPERATORS = ("scheduler",)
+"""UpdateSchedule, which `kelpie destroy` disables the schedule with, passes the schedule's role again."""
 
 
 def document(needed: Iterable[frozenset[str]], passed_to: Iterable[str] = ()) -> dict[str, Any]:
@@ -360,7 +365,7 @@ DOCUMENTS: Mapping[str, dict[str, Any]] = {
         (needs for kind, needs in RESOURCE_TYPES.items() if not is_base(kind)), PASSED_TO[1:]
     ),
     "deployer-policy-options.json": document(OPTIONAL_RESOURCE_TYPES.values(), PASSED_TO_OPTIONALLY),
-    "operator-policy.json": document(OPERATION.values()),
+    "operator-policy.json": document(OPERATION.values(), PASSED_TO_BY_OPERATORS),
 }
 
 

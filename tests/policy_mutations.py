@@ -221,7 +221,7 @@ def _seeds(policy: StackPolicy) -> Iterator[Recorded]:
             for resource in map(str, resources):
                 if policy.kind == "key":
                     resource = f"arn:aws:kms:us-east-1:{ACCOUNT_ID}:key/{policy.subject}"
-                about = resource if resource == "*" else resource.replace("*", "any")
+                about = resource if resource == "*" else resource.replace("*", "any").replace("?", "0")
                 yield from (Recorded(principal, one, about, context) for principal in principals for one in asked)
 
 

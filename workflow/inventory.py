@@ -222,6 +222,16 @@ def data(scope: Scope) -> dict[str, str]:
     }
 
 
+def sagemaker_grants(scope: Scope, key_id: str) -> list[str]:
+    """Ids of the grants on a key that SageMaker may use or retire."""
+    grants = _pages(scope, "kms", "list_grants", "Grants", KeyId=key_id)
+    return [
+        grant["GrantId"]
+        for grant in grants
+        if any("sagemaker" in grant.get(principal, "") for principal in ("GranteePrincipal", "RetiringPrincipal"))
+    ]
+
+
 def is_key(logical_name: str) -> bool:
     """Whether an entry of `data` is a key, and not a bucket."""
     return logical_name.startswith("Key ")

@@ -7,7 +7,8 @@ gets is the digest, which nobody can move to other bytes.
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
 from botocore.exceptions import ClientError
 
@@ -19,6 +20,9 @@ from workflow.packaging import Asset
 TAG_VARIABLE = "IMAGE_TAG"
 """The build's environment variable with the image's tag; the build specification in stack.yaml reads it."""
 
+MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+"""Docker's type of image manifest: CreateModel refuses OCI's. Source: aws/amazon-sagemaker-feedback issue 180."""
+
 _POLL_SECONDS = 5.0
 
 
@@ -28,30 +32,39 @@ def ensure(
     """The URI, by digest, of the image that this context makes; builds it when the repository has none.
 
     Raises:
-        KelpieError: the build failed; the error has the phase, its message and where its log is.
+        KelpieError: the build failed (the error has the phase, its message and where its log is), it pushed no image
+            under the context's tag, or the image has a manifest that SageMaker does not take.
     """
     ecr = account.client("ecr")
-    digest = _digest(ecr, repository, context.sha256)
-    if digest is None:
+    image = _image(ecr, repository, context.sha256)
+    if image is None:
         _build(account, build_project, bucket, context, on_event)
-        digest = _digest(ecr, repository, context.sha256)
-        if digest is None:
+        image = _image(ecr, repository, context.sha256)
+        if image is None:
             raise KelpieError(
                 f"CodeBuild built {build_project}, and {repository} has no image with the tag {context.sha256}",
                 "Its build specification must push the tag that the variable IMAGE_TAG names.",
             )
+    if image["imageManifestMediaType"] != MANIFEST:
+        raise KelpieError(
+            f"SageMaker cannot use the image {context.sha256} of {repository}",
+            f"Its manifest is {image['imageManifestMediaType']}; allowed: {MANIFEST}",
+            f"aws ecr batch-delete-image --repository-name {repository} --image-ids imageTag={context.sha256}\n"
+            "Then deploy again. Who builds it by hand: docker buildx build --provenance=false --output type=docker.",
+        )
     [described] = ecr.describe_repositories(repositoryNames=[repository])["repositories"]
-    return f"{described['repositoryUri']}@{digest}"
+    return f"{described['repositoryUri']}@{image['imageDigest']}"
 
 
-def _digest(ecr: Any, repository: str, tag: str) -> str | None:
+def _image(ecr: Any, repository: str, tag: str) -> Mapping[str, str] | None:
+    """What DescribeImages says of the image with this tag; None if there is none."""
     try:
         [image] = ecr.describe_images(repositoryName=repository, imageIds=[{"imageTag": tag}])["imageDetails"]
     except ClientError as error:
         if error.response["Error"]["Code"] == "ImageNotFoundException":
             return None
         raise
-    return str(image["imageDigest"])
+    return cast("Mapping[str, str]", image)
 
 
 def _build(account: Account, project: str, bucket: str, context: Asset, on_event: OnEvent) -> None:

@@ -21,6 +21,14 @@ KEY_PENDING_DAYS = 7
 _POLL_SECONDS = 5.0
 _PATIENCE_SECONDS = 3900.0
 """An endpoint cannot be deleted while it is created, which can take an hour before SageMaker gives up."""
+_GRANTS_SECONDS = 900.0
+"""How long the execution role is kept for SageMaker to retire its grants: it speaks of "a few minutes"."""
+_EMPTYINGS = 6
+"""How often a bucket is emptied before its deletion is given up: access logs arrive minutes after what they tell of."""
+_BUSY = frozenset({"Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting"})
+"""The states in which an endpoint cannot be deleted. Source: botocore 1.44.5, SageMaker, DescribeEndpoint."""
+_SCHEDULE_ANSWER_ONLY = frozenset({"Arn", "CreationDate", "LastModificationDate", "ResponseMetadata"})
+"""What GetSchedule answers and UpdateSchedule does not take. Source: botocore 1.44.5, EventBridge Scheduler."""
 _MOST_DELETED = 1000
 """Keys of one DeleteObjects request. Source: botocore 1.44.5, S3, DeleteObjects."""
 
@@ -65,6 +73,7 @@ def remove(
         KelpieError: something cannot be removed; what comes after it is untouched, and a second call goes on there.
     """
     scope = Scope(account, project)
+    _switch_off(scope, on_event)
     for kind in inventory.RUN_TIME:
         names_ = kind.find(scope)  # again: one removal can bring another along
         for name in names_:
@@ -76,6 +85,7 @@ def remove(
             on_event(StackEvent(name, kind.what, "REMOVED"))
         if names_ and kind.what in _WAITED_FOR:
             _wait_until_none(scope, kind)
+    _wait_for_grants(scope, holdings, on_event)
     stack = CloudFormationStack(account, project, on_event)
     if stack.status() is not None:
         stack.delete()
@@ -92,6 +102,36 @@ def _last_log_bucket_and_key(one: tuple[str, str]) -> int:
 
 def _again(scope: Scope) -> str:
     return f"kelpie destroy{flag(scope.account)}"
+
+
+def _switch_off(scope: Scope, on_event: OnEvent) -> None:
+    """Let nothing start any more, and nothing put the endpoint back, while the project is removed.
+
+    The stack's deletion removes schedule and rules only after all that executions made.
+    """
+    for name, what, switch in (
+        (scope.project, "schedule", _disable_schedule),
+        (f"{scope.project}-new-data", "rule", _disable_rule),
+        (f"{scope.project}-ended-badly", "rule", _disable_rule),
+    ):
+        try:
+            switch(scope, name)
+        except ClientError as error:
+            if inventory.is_missing(error):
+                continue
+            raise KelpieError(f"The {what} {name} cannot be disabled", str(error), _again(scope)) from error
+        on_event(StackEvent(name, what, "DISABLED"))
+
+
+def _disable_schedule(scope: Scope, name: str) -> None:
+    """UpdateSchedule sets what it is not given to its default, so it is given all that is there."""
+    client = scope.client("scheduler")
+    found = {key: value for key, value in client.get_schedule(Name=name).items() if key not in _SCHEDULE_ANSWER_ONLY}
+    client.update_schedule(**{**found, "State": "DISABLED"})
+
+
+def _disable_rule(scope: Scope, name: str) -> None:
+    scope.client("events").disable_rule(Name=name)
 
 
 def _stop_execution(scope: Scope, arn: str) -> None:
@@ -115,13 +155,15 @@ def _deregister(scope: Scope, resource_id: str) -> None:
 
 
 def _delete_endpoint(scope: Scope, name: str) -> None:
-    """Delete it, as soon as nothing is being done to it."""
+    """Delete it, as soon as nothing is being done to it; its scalable targets may have come back while it waited."""
     client, deadline = scope.client("sagemaker"), time.monotonic() + _PATIENCE_SECONDS
     while True:
         status = client.describe_endpoint(EndpointName=name)["EndpointStatus"]
         if status == "Deleting":
             return
-        if not status.endswith("ing") or time.monotonic() > deadline:
+        if status not in _BUSY or time.monotonic() > deadline:
+            for target in inventory.scalable_targets(scope):
+                _deregister(scope, target)
             client.delete_endpoint(EndpointName=name)
             return
         time.sleep(_POLL_SECONDS)
@@ -161,13 +203,30 @@ def _wait_until_none(scope: Scope, kind: inventory.Kind) -> None:
         time.sleep(_POLL_SECONDS)
 
 
+def _wait_for_grants(scope: Scope, holdings: Holdings, on_event: OnEvent) -> None:
+    """Keep the roles until SageMaker holds no grant on the project's key any more, at most 15 minutes.
+
+    After DeleteEndpoint, SageMaker retires its grants by itself, with the execution role. Source: SageMaker API
+    reference, DeleteEndpoint, read 2026-11. The local cloud makes no grants.
+    """
+    if scope.account.endpoint_url:
+        return
+    deadline = time.monotonic() + _GRANTS_SECONDS
+    for key_id in (physical_id for name, physical_id in holdings.data.items() if inventory.is_key(name)):
+        while left := inventory.sagemaker_grants(scope, key_id):
+            if time.monotonic() > deadline:
+                on_event(StackEvent(key_id, "grants", "NOT_RETIRED", f"SageMaker still holds {len(left)}"))
+                break
+            time.sleep(_POLL_SECONDS)
+
+
 def _delete_bucket(scope: Scope, bucket: str) -> None:
     """Empty it of every version and every unfinished upload, and delete it."""
     s3 = scope.client("s3")
     for uploads in s3.get_paginator("list_multipart_uploads").paginate(Bucket=bucket):
         for upload in uploads.get("Uploads", ()):
             s3.abort_multipart_upload(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
-    for attempt in range(3):
+    for attempt in range(1, _EMPTYINGS + 1):
         for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket, MaxKeys=_MOST_DELETED):
             versions = [
                 {"Key": one["Key"], "VersionId": one["VersionId"]}
@@ -185,9 +244,11 @@ def _delete_bucket(scope: Scope, bucket: str) -> None:
             s3.delete_bucket(Bucket=bucket)
             return
         except ClientError as error:
-            # Access logs arrive minutes after what they tell of.
-            if error.response["Error"]["Code"] != "BucketNotEmpty" or attempt == 2:
-                raise KelpieError(f"The bucket {bucket} cannot be deleted", str(error), _again(scope)) from error
+            if error.response["Error"]["Code"] != "BucketNotEmpty" or attempt == _EMPTYINGS:
+                raise KelpieError(
+                    f"The bucket {bucket} cannot be deleted", str(error), f"{_again(scope)} --delete-data"
+                ) from error
+        time.sleep(_POLL_SECONDS)
 
 
 def _delete_key(scope: Scope, key_id: str) -> None:

@@ -189,7 +189,9 @@ def test_a_parameter_has_the_default_of_its_setting(section: str, key: str, para
 
 def test_data_models_logs_and_their_key_outlive_the_stack() -> None:
     kept = {name for name, resource in RESOURCES.items() if resource.get("DeletionPolicy") == "RetainExceptOnCreate"}
-    assert kept == {"Key", "DataBucket", "ArtifactBucket", "LogBucket", "TrailBucket"}
+    buckets = {"DataBucket", "ArtifactBucket", "LogBucket", "TrailBucket"}
+    # A bucket that stays keeps its guards: TLS only, and this key only.
+    assert kept == {"Key", *buckets, *(f"{bucket}Policy" for bucket in buckets)}
     assert all(RESOURCES[name]["UpdateReplacePolicy"] == "Retain" for name in kept)
 
 

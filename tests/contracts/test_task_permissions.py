@@ -107,3 +107,35 @@ def test_a_task_may_do_it_on_no_other_project_s_resource(name: str) -> None:
         if other != need.resource:
             allowed = world().allows(asked_by("StateMachineRole", need.action, other, need.context))
             assert allowed is (need.action in WIDER), (need, other)
+
+
+@pytest.mark.parametrize(
+    ("role", "action", "kind", "attempt"),
+    [
+        ("StateMachineRole", "CreateModel", "model", ""),
+        ("StateMachineRole", "UpdateEndpoint", "endpoint-config", ""),
+        ("StateMachineRole", "StopTrainingJob", "training-job", "-0"),
+        ("CleanUpRole", "StopTrainingJob", "training-job", "-1"),
+        ("CleanUpRole", "UpdateEndpoint", "endpoint-config", ""),
+        ("CleanUpRole", "DeleteEndpointConfig", "endpoint-config", ""),
+        ("CleanUpRole", "DeleteModel", "model", ""),
+        ("PruneVersionsRole", "DescribeModel", "model", ""),
+        ("PruneVersionsRole", "DeleteEndpointConfig", "endpoint-config", ""),
+        ("PruneVersionsRole", "DeleteModel", "model", ""),
+    ],
+)
+def test_a_project_whose_name_begins_with_this_one_s_is_another_project(
+    role: str, action: str, kind: str, attempt: str
+) -> None:
+    for project, allowed in (("kelpie", True), ("kelpie-2", False)):
+        resource = f"{SAGEMAKER}:{kind}/{project}-{RUN}{attempt}"
+        assert world().allows(asked_by(role, f"sagemaker:{action}", resource, {})) is allowed, resource
+
+
+@pytest.mark.parametrize("role", ["StateMachineRole", "CleanUpRole"])
+def test_only_endpoints_are_scaled(role: str) -> None:
+    targets = f"arn:aws:application-autoscaling:{REGION}:{ACCOUNT_ID}:scalable-target/*"
+    for namespace, allowed in (("sagemaker", True), ("lambda", False)):
+        context = {"application-autoscaling:service-namespace": namespace}
+        asked = asked_by(role, "application-autoscaling:DeregisterScalableTarget", targets, context)
+        assert world().allows(asked) is allowed, namespace

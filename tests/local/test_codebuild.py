@@ -97,3 +97,16 @@ def test_a_context_that_cannot_be_built_fails_with_the_reason(running_server: St
     with pytest.raises(KelpieError, match="FAILED") as raised:
         ensure(running_server, packaging.asset_of_bytes("serving-context.zip", b"no zip"))
     assert "not one of Kelpie's" in raised.value.detail
+
+
+def test_an_image_whose_manifest_sagemaker_refuses_is_not_used(
+    running_server: StackServer, images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    oci = "application/vnd.oci.image.manifest.v1+json"
+    monkeypatch.setattr(codebuild, "_MANIFEST", oci)
+    with pytest.raises(KelpieError, match="SageMaker cannot use the image") as raised:
+        ensure(running_server, packaging.serving_context())
+    assert oci in raised.value.detail
+    assert serving_image.MANIFEST in raised.value.detail
+    with pytest.raises(KelpieError, match="SageMaker cannot use the image"):  # nor when it is there already
+        ensure(running_server, packaging.serving_context())

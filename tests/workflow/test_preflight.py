@@ -8,6 +8,7 @@ import datetime
 import json
 import re
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,8 @@ class Client:
 class FakeAccount:
     """An account of AWS with the clients that a test gives it."""
 
-    region, account_id, endpoint_url, partition = "us-east-1", "123456789012", None, "aws"
+    region, account_id, endpoint_url = "us-east-1", "123456789012", None
+    partition, dns_suffix = "aws", "amazonaws.com"
 
     def __init__(self, **clients: Client) -> None:
         self.clients = clients
@@ -257,6 +259,28 @@ def test_the_training_image_and_its_end_of_patches() -> None:
         assert [words in one.what for one in images.check(about)] == [True]
 
 
+def test_the_regions_of_the_training_image_are_those_of_the_sdk() -> None:
+    package = find_spec("sagemaker")
+    assert package is not None
+    assert package.submodule_search_locations is not None
+    file = Path(package.submodule_search_locations[0], "image_uri_config", "pytorch.json")
+    versions = json.loads(file.read_text(encoding="utf-8"))["training"]["versions"]
+    newest = versions[max(versions, key=lambda version: [int(part) for part in version.split(".")])]
+    assert {region for region, account in newest["registries"].items() if account == images.REGISTRY} == images.REGIONS
+    for region in newest["registries"]:
+        told = [one for one in found(images.check, subject({"aws": {"region": region}})) if one.where == "aws.region"]
+        assert [one.severity for one in told] == ([] if region in images.REGIONS else [Severity.ERROR])
+
+
+def test_the_accounts_region_counts_and_the_local_cloud_has_its_own_image() -> None:
+    account: Any = FakeAccount()
+    account.region = "eu-south-1"
+    (told,) = found(images.check, subject(account=account), Severity.ERROR)
+    assert "In eu-south-1 AWS keeps pytorch-training in another account" in told.what
+    account.endpoint_url = "http://127.0.0.1:1"
+    assert found(images.check, subject(account=account), Severity.ERROR) == []
+
+
 def test_the_registry_is_asked_for_both_images() -> None:
     digest = f"sha256:{'a' * 64}"
     uri = f"123456789012.dkr.ecr.us-east-1.amazonaws.com/kelpie-serving@{digest}"
@@ -350,6 +374,34 @@ def test_a_reservation_must_leave_a_hundred_executions(wanted: int, own: int, fr
     assert [one.severity for one in quotas.check_functions(about)] == ([Severity.ERROR] if refusal else [])
 
 
+@pytest.mark.parametrize(
+    ("lowest", "highest", "reserved", "own", "free", "severities"),
+    [
+        (0, 0, 0, 0, 10, []),
+        (10, 50, 0, 0, 150, []),
+        (10, 51, 0, 0, 150, [Severity.WARNING]),
+        (51, 51, 0, 0, 150, [Severity.ERROR]),
+        (10, 60, 0, 50, 110, []),  # the reservation that is given up comes back first
+        (10, 50, 50, 0, 150, []),  # it comes out of the function's own reservation
+    ],
+)
+def test_provisioned_concurrency_must_leave_a_hundred_executions_too(
+    lowest: int, highest: int, reserved: int, own: int, free: int, severities: list[Severity]
+) -> None:
+    limits = {"ConcurrentExecutions": 1000, "UnreservedConcurrentExecutions": free}
+    concurrency = {"ReservedConcurrentExecutions": own} if own else Refusal()
+    client = Client(get_account_settings={"AccountLimit": limits}, get_function_concurrency=concurrency)
+    wanted = {
+        "classify_provisioned_min": lowest,
+        "classify_provisioned_max": highest,
+        "classify_reserved": reserved,
+    }
+    about = subject({"concurrency": wanted}, account=FakeAccount(**{"lambda": client}))
+    told = list(quotas.check_functions(about))
+    assert [one.severity for one in told] == severities
+    assert all(f"Provision at most {free + own - 100}," in one.fix for one in told)
+
+
 def test_step_functions_diagnostics_become_findings() -> None:
     said = [
         {"severity": "ERROR", "code": "SCHEMA_VALIDATION_FAILED", "message": "m", "location": "/States/Train"},
@@ -364,6 +416,14 @@ def test_step_functions_diagnostics_become_findings() -> None:
     sent = client.asked[0][1]["definition"]
     assert "${" not in sent
     assert json.loads(sent)["States"].keys() == subject().definition["States"].keys()
+
+
+def test_step_functions_is_shown_addresses_of_the_accounts_partition() -> None:
+    account: Any = FakeAccount()
+    account.region, account.partition, account.dns_suffix = "cn-north-1", "aws-cn", "amazonaws.com.cn"
+    sent = service.rendered({"A": "${TrainingImage} ${ServingImage} ${KmsKeyArn} ${XRoleArn}"}, "kelpie", account)
+    assert sent.count(".dkr.ecr.cn-north-1.amazonaws.com.cn/") == 2
+    assert re.findall("arn:([^:]+):", sent) == ["aws-cn", "aws-cn"]
 
 
 def test_an_account_that_does_not_answer_is_reported_and_not_taken_for_a_yes() -> None:

@@ -18,6 +18,7 @@ from stack_server import StackServer, stack_server, succeed
 
 from workflow import cloudformation, packaging, schedule, serving_image, stack, template
 from workflow.change_set import ChangeSet, Effect
+from workflow.commands.stack import _Question
 from workflow.config import Config
 from workflow.errors import KelpieError
 from workflow.packaging import Asset, asset_of_bytes
@@ -209,6 +210,30 @@ def test_a_new_stack_is_proposed_in_two_parts_that_only_add(server: StackServer)
     assert rest.only_adds
     assert {"ArtifactBucket", "ServingRepository", "ImageBuild"} <= {change.resource for change in first.changes}
     assert "StateMachine" in {change.resource for change in rest.changes}
+
+
+def test_both_parts_of_a_new_stack_are_asked_about(
+    server: StackServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+
+    def confirm(question: str) -> bool:
+        asked.append(capsys.readouterr().out)
+        return len(asked) == 1
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("typer.confirm", confirm)
+    with pytest.raises(stack.Declined):
+        deploy(server, _Question(yes=False))
+    first, rest = asked
+    assert "ArtifactBucket" in first
+    assert "StateMachine" not in first
+    assert "StateMachine" in rest
+    assert "ArtifactBucket" in resources_of(server)
+    assert "StateMachine" not in resources_of(server)
+    deploy(server, _Question(yes=True))
+    assert len(asked) == 2
+    assert "StateMachine" in resources_of(server)
 
 
 def test_what_is_declined_leaves_no_stack_behind(server: StackServer) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from botocore.session import Session
 from stack_server import StackServer, stack_server
 
-from workflow import teardown
+from workflow import inventory, teardown
+from workflow.errors import KelpieError
 from workflow.inventory import Scope
 
 RUN = "0" * 32
@@ -25,6 +28,12 @@ Resources:
     Type: AWS::S3::Bucket
     DeletionPolicy: RetainExceptOnCreate
     Properties: {VersioningConfiguration: {Status: Enabled}}
+  DataBucketPolicy:
+    Type: AWS::S3::BucketPolicy
+    DeletionPolicy: RetainExceptOnCreate
+    Properties:
+      Bucket: !Ref DataBucket
+      PolicyDocument: {Version: "2012-10-17", Statement: []}
   Topic: {Type: AWS::SNS::Topic, Properties: {DisplayName: dogs}}
 """
 
@@ -94,9 +103,125 @@ def test_all_of_it_is_removed_and_data_neighbours_and_the_key_stay(server: Stack
     assert (left.found, left.costly) == ({}, {})
     assert sorted(name.split()[0] for name in left.data) == ["DataBucket", "Key"]
     assert bucket_of(server) == bucket
+    assert server.client("s3").get_bucket_policy(Bucket=bucket)["Policy"]
     assert teardown.read(server.account, "dogs-2").found == neighbour
     kinds = [event.resource_type for event in removed if event.status == "REMOVED"]
     assert kinds.index("scalable targets") < kinds.index("endpoints") < kinds.index("endpoint configs")
+
+
+class Endpoint:
+    """A SageMaker whose endpoint has one status after the other."""
+
+    def __init__(self, *statuses: str) -> None:
+        self.statuses = list(statuses)
+        self.left_at_deletion: list[str] | None = None
+
+    def describe_endpoint(self, EndpointName: str) -> dict[str, str]:
+        return {"EndpointStatus": self.statuses.pop(0)}
+
+    def delete_endpoint(self, EndpointName: str) -> None:
+        self.left_at_deletion = self.statuses
+
+
+@pytest.mark.parametrize("busy", ["Creating", "Updating", "SystemUpdating", "RollingBack"])
+def test_an_endpoint_is_deleted_only_when_nothing_is_done_to_it_and_without_scalable_targets(
+    server: StackServer, monkeypatch: pytest.MonkeyPatch, busy: str
+) -> None:
+    endpoint, scope = Endpoint(busy, busy, "InService"), Scope(server.account, "dogs")
+    client = server.account.client
+    monkeypatch.setattr(
+        server.account, "client", lambda service: endpoint if service == "sagemaker" else client(service)
+    )
+    assert inventory.scalable_targets(scope)
+    teardown._delete_endpoint(scope, "dogs")
+    assert endpoint.left_at_deletion == []
+    assert inventory.scalable_targets(scope) == []
+
+
+def test_every_status_of_an_endpoint_is_busy_or_can_be_deleted() -> None:
+    shape: Any = Session().get_service_model("sagemaker").shape_for("EndpointStatus")
+    assert set(shape.enum) - teardown._BUSY == {"InService", "OutOfService", "Failed", "UpdateRollbackFailed"}
+
+
+def test_nothing_starts_while_it_is_removed(server: StackServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    events, scheduler = server.client("events"), server.client("scheduler")
+    machine, role = "arn:aws:states:us-east-1:123456789012:stateMachine:dogs", "arn:aws:iam::123456789012:role/start"
+    target = {"Arn": machine, "RoleArn": role}
+    for project in ("dogs", "dogs-2"):
+        scheduler.create_schedule(
+            Name=project,
+            ScheduleExpression="rate(1 days)",
+            ScheduleExpressionTimezone="Europe/Berlin",
+            FlexibleTimeWindow={"Mode": "FLEXIBLE", "MaximumWindowInMinutes": 5},
+            Target=target,
+        )
+        for end in ("new-data", "ended-badly"):
+            events.put_rule(Name=f"{project}-{end}", EventPattern='{"source": ["aws.s3"]}')
+    before = scheduler.get_schedule(Name="dogs")
+
+    def stopped(scope: Scope, name: str) -> None:
+        raise InterruptedError
+
+    monkeypatch.setitem(teardown._REMOVE, "scalable targets", stopped)  # the first thing of `dogs` that is removed
+    with pytest.raises(InterruptedError):
+        teardown.remove(server.account, "dogs", teardown.read(server.account, "dogs"), delete_data=False)
+    after = scheduler.get_schedule(Name="dogs")
+    for schedule in (before, after):
+        for key in ("State", "LastModificationDate", "ResponseMetadata"):
+            schedule.pop(key)
+    assert after == before
+    assert scheduler.get_schedule(Name="dogs")["State"] == "DISABLED"
+    assert scheduler.get_schedule(Name="dogs-2")["State"] == "ENABLED"
+    states = {rule["Name"]: rule["State"] for rule in events.list_rules()["Rules"]}
+    assert states == {
+        "dogs-new-data": "DISABLED",
+        "dogs-ended-badly": "DISABLED",
+        "dogs-2-new-data": "ENABLED",
+        "dogs-2-ended-badly": "ENABLED",
+    }
+
+
+@pytest.mark.parametrize(("patience", "asked"), [(900.0, 3), (-1.0, 1)])
+def test_on_aws_the_roles_stay_until_sagemaker_has_no_grants(
+    monkeypatch: pytest.MonkeyPatch, patience: float, asked: int
+) -> None:
+    ecr = {"GrantId": "1", "GranteePrincipal": "ecr.us-east-1.amazonaws.com"}
+    hosting = {"GrantId": "2", "GranteePrincipal": "sagemaker.us-east-1.amazonaws.com"}
+    answers = [[ecr, hosting], [ecr, hosting], [ecr]]
+    keys: list[str] = []
+
+    def paginate(KeyId: str) -> list[dict[str, Any]]:
+        keys.append(KeyId)
+        return [{"Grants": answers[len(keys) - 1]}]
+
+    kms = SimpleNamespace(get_paginator=lambda _: SimpleNamespace(paginate=paginate))
+    account: Any = SimpleNamespace(endpoint_url=None, client=lambda _: kms)
+    monkeypatch.setattr(teardown, "_POLL_SECONDS", 0.0)
+    monkeypatch.setattr(teardown, "_GRANTS_SECONDS", patience)
+    holdings = teardown.Holdings({}, frozenset(), 1, {"Key k": "k", "DataBucket b": "b"})
+    told: list[Any] = []
+    teardown._wait_for_grants(Scope(account, "dogs"), holdings, told.append)
+    assert keys == ["k"] * asked
+    assert [event.status for event in told] == ([] if asked == 3 else ["NOT_RETIRED"])
+
+
+def test_a_bucket_that_fills_again_is_named_with_the_command_that_goes_on(
+    server: StackServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3, bucket, slept = server.client("s3"), bucket_of(server), list[float]()
+
+    def fill(*_: Any, **__: Any) -> dict[str, Any]:
+        return {}
+
+    monkeypatch.setattr("workflow.teardown.time.sleep", slept.append)
+    monkeypatch.setattr(teardown, "_POLL_SECONDS", 5.0)
+    s3.put_object(Bucket=bucket, Key="log", Body=b"one")
+    monkeypatch.setattr(server.account.client("s3"), "delete_objects", fill)
+    with pytest.raises(KelpieError, match="cannot be deleted") as raised:
+        teardown._delete_bucket(Scope(server.account, "dogs"), bucket)
+    assert raised.value.fix.startswith("kelpie destroy")
+    assert raised.value.fix.endswith(" --delete-data")
+    assert slept == [5.0] * (teardown._EMPTYINGS - 1)
 
 
 @pytest.mark.parametrize("later", [False, True])

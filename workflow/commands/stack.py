@@ -182,11 +182,10 @@ def _preflight(config: Config, account: Account) -> None:
 
 
 class _Question:
-    """Shows each change set and asks; what follows a new stack's first part was agreed to with it."""
+    """Shows each change set and asks: of a new stack first for what holds files, then for the rest with its roles."""
 
     def __init__(self, yes: bool) -> None:
         self._yes = yes
-        self._creating = False
         self.asked = False
 
     def __call__(self, proposed: ChangeSet) -> bool:
@@ -194,10 +193,7 @@ class _Question:
         for line in proposed.lines():
             print(line)
         if proposed.creates_stack:
-            print("then what these hold is uploaded, the serving image is built, and the rest of the stack is added")
-        if self._creating and proposed.only_adds:
-            return True
-        self._creating = proposed.creates_stack
+            print("then what these hold is uploaded, the serving image is built, and the rest of the stack is proposed")
         return _agreed(self._yes, "Do this?")
 
 

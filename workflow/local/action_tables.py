@@ -194,7 +194,7 @@ _STS: dict[str, Needs] = {"AssumeRole": ("{RoleArn}",), "GetCallerIdentity": ()}
 _KMS: dict[str, Needs] = {
     **_same("key/{KeyId}", "ScheduleKeyDeletion"),
     **_same("key/{KeyId}", "Encrypt Decrypt GenerateDataKey GenerateDataKeyWithoutPlaintext DescribeKey CreateGrant"),
-    **_same("key/{KeyId}", "GetKeyPolicy GetKeyRotationStatus ListResourceTags"),
+    **_same("key/{KeyId}", "GetKeyPolicy GetKeyRotationStatus ListResourceTags ListGrants"),
     **_same("*", "ListKeys ListAliases CreateKey"),
 }
 

@@ -22,7 +22,17 @@ if TYPE_CHECKING:
 WARN_DAYS = 60
 """How long before the end of patches a warning begins, so that there is time to try another image."""
 
-_DEEP_LEARNING_CONTAINERS = "763104351884"
+REGISTRY = "763104351884"
+"""AWS's account with the Deep Learning Containers, in the Regions below; stack.yaml names no other."""
+REGIONS = frozenset(
+    {
+        *("ap-northeast-1", "ap-northeast-2", "ap-south-1", "ap-southeast-1", "ap-southeast-2", "ca-central-1"),
+        *("eu-central-1", "eu-north-1", "eu-west-1", "eu-west-2", "eu-west-3", "sa-east-1"),
+        *("us-east-1", "us-east-2", "us-west-1", "us-west-2"),
+    }
+)
+"""Regions in which the training image is in that account. Source: SageMaker Python SDK, image_uri_config/pytorch.json,
+PyTorch 2.8.0 for training."""
 _REPOSITORY = "pytorch-training"
 _WHERE = "images.training_tag"
 
@@ -41,7 +51,15 @@ def newest_tag(kind: str) -> str:
 
 
 def check(subject: Subject) -> Iterator[Finding]:
-    """The training image's tag, and until when its version gets security patches."""
+    """The training image's Region and tag, and until when its version gets security patches."""
+    region = subject.account.region if subject.account else subject.config.aws.region
+    if region not in REGIONS and (subject.account is None or subject.account.endpoint_url is None):
+        yield error(
+            f"In {region} AWS keeps {_REPOSITORY} in another account than {REGISTRY}, or not at all.",
+            "aws.region",
+            "Training jobs cannot pull the image that workflow/stack.yaml names, and fail.",
+            f"Choose one of {', '.join(sorted(REGIONS))}.",
+        )
     tag = subject.parameters["TrainingImageTag"]
     version = ".".join(tag.split(".")[:2])
     known = table()[_REPOSITORY].get(version)
@@ -82,7 +100,7 @@ def _check_registry(subject: Subject, account: Account) -> Iterator[Finding]:
     """Look at the manifests of both images, as a job that pulls them would."""
     tag = subject.parameters["TrainingImageTag"]
     if account.endpoint_url is None:
-        yield from _missing(account, _DEEP_LEARNING_CONTAINERS, _REPOSITORY, {"imageTag": tag}, _WHERE)
+        yield from _missing(account, REGISTRY, _REPOSITORY, {"imageTag": tag}, _WHERE)
     else:
         yield info(
             "not asked: the training image",

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from workflow.account import Account
 
 UNRESERVED = 100
-"""Executions that reservations must leave over. Source: Lambda developer guide, reserved concurrency, read 2026-11."""
+"""Executions that reservations, and provisioned concurrency without one, must leave over. Source: Lambda developer
+guide, reserved and provisioned concurrency, read 2026-11."""
 
 
 def wanted_quotas(subject: Subject) -> list[tuple[str, int, bool, str]]:
@@ -75,11 +76,39 @@ def _check_functions(subject: Subject, account: Account) -> Iterator[Finding]:
             f"Reserve at most {max(0, int(free + own - UNRESERVED))}, or request more 'Concurrent executions' in the "
             "Service Quotas console.",
         )
-    elif total < UNRESERVED:
+    if wanted == 0:
+        yield from _provisioned(subject, free + own, total)
+    if total < UNRESERVED:
         yield info(
             f"The account may run {total} Lambda functions at once.",
             where,
             "New accounts begin low. It is enough for executions; an application that classifies may be throttled.",
+        )
+
+
+def _provisioned(subject: Subject, free: int, total: int) -> Iterator[Finding]:
+    """Without a reservation of its own, the function's provisioned concurrency comes out of the account's `free`."""
+    concurrency = subject.config.concurrency
+    fix = (
+        f"Provision at most {max(0, free - UNRESERVED)}, or request more 'Concurrent executions' in the Service Quotas "
+        "console."
+    )
+    if concurrency.classify_provisioned_min > free - UNRESERVED and concurrency.classify_provisioned_min > 0:
+        yield error(
+            f"{concurrency.classify_provisioned_min} provisioned executions would leave "
+            f"{free - concurrency.classify_provisioned_min} of {total} unreserved.",
+            "concurrency.classify_provisioned_min",
+            f"Lambda refuses provisioned concurrency that leaves fewer than {UNRESERVED}, and none is there.",
+            fix,
+        )
+    elif concurrency.classify_provisioned_max > free - UNRESERVED and concurrency.classify_provisioned_max > 0:
+        yield warning(
+            f"{concurrency.classify_provisioned_max} provisioned executions would leave "
+            f"{free - concurrency.classify_provisioned_max} of {total} unreserved.",
+            "concurrency.classify_provisioned_max",
+            f"Lambda refuses provisioned concurrency that leaves fewer than {UNRESERVED}: scaling stops before its "
+            "largest number.",
+            fix,
         )
 
 

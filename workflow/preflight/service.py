@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from workflow.preflight import images
 from workflow.preflight.findings import Finding, Subject, asking, error, warning
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def _check(subject: Subject, account: Account) -> Iterator[Finding]:
-    text = rendered(subject.definition, subject.config.project.name, account.region, account.account_id)
+    text = rendered(subject.definition, subject.config.project.name, account)
     for one in diagnostics(account, text):
         make = error if one["severity"] == "ERROR" else warning
         yield make(
@@ -36,17 +37,19 @@ def diagnostics(account: Account, definition: str) -> list[dict[str, Any]]:
     return found
 
 
-def rendered(definition: Mapping[str, Any], project: str, region: str, account_id: str) -> str:
+def rendered(definition: Mapping[str, Any], project: str, account: Account) -> str:
     """The definition with plausible values for `${Name}`: nothing of it has to exist for its syntax to be judged."""
-    arn = f"arn:aws:{{}}:{region}:{account_id}:{{}}".format
+    account_id, region, partition = account.account_id, account.region, account.partition
+    registry = f"dkr.ecr.{region}.{account.dns_suffix}"
+    arn = f"arn:{partition}:{{}}:{region}:{account_id}:{{}}".format
     values = {
         "AccountId": account_id,
-        "Partition": "aws",
+        "Partition": partition,
         "Region": region,
         "KmsKeyArn": arn("kms", "key/00000000-0000-0000-0000-000000000000"),
         "NotificationTopicArn": arn("sns", f"{project}-preflight"),
-        "ServingImage": f"{account_id}.dkr.ecr.{region}.amazonaws.com/{project}-serving@sha256:{'0' * 64}",
-        "TrainingImage": f"763104351884.dkr.ecr.{region}.amazonaws.com/pytorch-training:preflight",
+        "ServingImage": f"{account_id}.{registry}/{project}-serving@sha256:{'0' * 64}",
+        "TrainingImage": f"{images.REGISTRY}.{registry}/pytorch-training:preflight",
     }
 
     def value(match: re.Match[str]) -> str:
@@ -56,7 +59,7 @@ def rendered(definition: Mapping[str, Any], project: str, region: str, account_i
         if name.endswith("FunctionArn"):
             return arn("lambda", f"function:{project}-{name}:live")
         if name.endswith("RoleArn"):
-            return f"arn:aws:iam::{account_id}:role/{project}-preflight"
+            return f"arn:{partition}:iam::{account_id}:role/{project}-preflight"
         return f"s3://{project}-preflight/assets/" if name.endswith("Uri") else f"{project}-preflight"
 
     return re.sub(r"\$\{(\w+)\}", value, json.dumps(definition))

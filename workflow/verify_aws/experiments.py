@@ -96,7 +96,7 @@ def _own_definition(lab: Lab, config: Config) -> Observation:
     from workflow.preflight import service
 
     account = lab.account
-    text = service.rendered(definition.build(config), config.project.name, account.region, account.account_id)
+    text = service.rendered(definition.build(config), config.project.name, account)
     found = service.diagnostics(account, text)
     errors = [one for one in found if one["severity"] == "ERROR"]
     verdict = "It is accepted" if not errors else f"It is refused, with {len(errors)} errors"
