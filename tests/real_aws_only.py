@@ -56,6 +56,11 @@ REAL_AWS_ONLY: tuple[Excuse, ...] = (
         "Data capture; here the setting is kept and nothing is written", _ROLES,
     ),
     Excuse(
+        "CleanUpRole", "StopTraining", ("sagemaker:StopTrainingJob",),
+        "Step Functions cancels the job of a .sync task that ends early by best effort; here it always does",
+        "Step Functions Developer Guide, Integrating services, Run a Job (.sync)",
+    ),
+    Excuse(
         "*Role", "EncryptVolumes", ("kms:CreateGrant",),
         "SageMaker lets the volumes of instances use the key through a grant; here volumes are folders", _ROLES,
     ),

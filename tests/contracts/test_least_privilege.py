@@ -15,8 +15,6 @@ from stack_policies import Stack, StackPolicy
 from workflow.local.conditions import as_list
 from workflow.local.decisions import Request
 
-RECORDED_IN_PART = pytest.mark.xfail(strict=True, reason="the record has only the first scenarios; run the drill")
-
 
 @pytest.fixture(scope="module")
 def stack() -> Stack:
@@ -44,17 +42,14 @@ def test_the_policies_as_they_are_allow_every_recorded_request(stack: Stack, rec
     assert len(recorded) > 100
 
 
-@RECORDED_IN_PART
 def test_every_scenario_is_in_the_record(recorded: list[Recorded]) -> None:
     assert {name for one in recorded for name in one.scenarios} == set(SCENARIOS)
 
 
-@RECORDED_IN_PART
 def test_nothing_is_permitted_that_no_scenario_needs_and_nobody_explains(found: list[Outcome]) -> None:
     assert [one.mutation.name for one in found if one.verdict == "unexplained"] == []
 
 
-@RECORDED_IN_PART
 def test_every_removal_was_tried_and_broke_what_it_should(found: list[Outcome], stack: Stack) -> None:
     statements = sum(len(as_list(policy.document["Statement"])) for policy in stack.policies)
     tried = [one for one in found if one.mutation.change == "statement removed"]

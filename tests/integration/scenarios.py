@@ -88,6 +88,15 @@ def smoke_test_fails_after_another_instance_type(drill: Drill) -> None:
     ended(execution, "FAILED", "DeregisterScalableTarget", "CleanUp")
 
 
+def smoke_test_fails_where_a_person_removed_the_scaling_policy(drill: Drill) -> None:
+    drill.prepare("update")
+    scaling = drill.cloud.account.client("application-autoscaling")
+    [policy] = scaling.describe_scaling_policies(ServiceNamespace="sagemaker")["ScalingPolicies"]
+    keys = ("PolicyName", "ServiceNamespace", "ResourceId", "ScalableDimension")
+    scaling.delete_scaling_policy(**{key: policy[key] for key in keys})
+    ended(drill.execute("update", **TOO_SLOW), "FAILED", "UpdateEndpoint", "CleanUp")
+
+
 def smoke_test_fails_on_first_deployment(drill: Drill) -> None:
     drill.prepare("first deployment")
     ended(drill.execute("first deployment", **TOO_SLOW), "FAILED", "CreateEndpoint", "CleanUp")
@@ -213,6 +222,9 @@ SCENARIOS: Mapping[str, Scenario] = {
     "no spot capacity": no_spot_capacity,
     "smoke test fails on update": smoke_test_fails_on_update,
     "smoke test fails after another instance type": smoke_test_fails_after_another_instance_type,
+    "smoke test fails where a person removed the scaling policy": (
+        smoke_test_fails_where_a_person_removed_the_scaling_policy
+    ),
     "lock is held; execution stopped": lock_is_held,
     "lock is stale": lock_is_stale,
     "resume": resume,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,10 @@ from workflow.preflight.service import rendered
 
 @cache
 def text() -> str:
-    return rendered(definition.build(Config()), "kelpie", "us-east-1", "123456789012")
+    account: Any = SimpleNamespace(
+        account_id="123456789012", region="us-east-1", partition="aws", dns_suffix="amazonaws.com"
+    )
+    return rendered(definition.build(Config()), "kelpie", account)
 
 
 def broken(change: Any) -> list[dict[str, str]]:

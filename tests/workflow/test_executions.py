@@ -85,6 +85,8 @@ def test_the_fail_state_is_failed() -> None:
 class Listing:
     """An account whose Step Functions has three executions; the first runs, the two after it were refused."""
 
+    endpoint_url = "http://127.0.0.1:1"
+
     def client(self, _service: str) -> Listing:
         return self
 

@@ -21,6 +21,8 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 class Account:
     """An account with one execution, which has ended, behind a connection that fails `failures` times first."""
 
+    endpoint_url = "http://127.0.0.1:1"
+
     def __init__(self, failures: int = 0, events: list[dict[str, Any]] | None = None) -> None:
         self.failures, self.events = failures, events or []
 
