@@ -67,7 +67,8 @@ _PASSING = re.compile(
     re.IGNORECASE,
 )
 """What an error says that goes away by itself. A quota (ResourceLimitExceeded) is none of these."""
-_LONGEST_MESSAGE = 700
+_LONGEST_MESSAGE = 1200
+"""Room for a whole FailureReason (1,024 characters; service model of botocore 1.44.5) and the words around it."""
 # Source: SageMaker API reference, UpdateModelPackage.ApprovalDescription (service model of botocore 1.44.5).
 _LONGEST_APPROVAL_DESCRIPTION = 1024
 
