@@ -153,6 +153,7 @@ def aws_environment(monkeypatch: pytest.MonkeyPatch, url: str, key_id: str, secr
     monkeypatch.setattr(wheels, "_download", fake_download)
 
 
+@pytest.mark.slow
 def test_the_same_account_and_region_get_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # One server in this process, emptied between the two: its random generator makes the same names and ids again.
     # The definition is the stored one, which a test compares with the built one: that takes the SDK, and seconds.

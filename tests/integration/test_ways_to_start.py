@@ -104,6 +104,7 @@ def test_an_execution_that_fails_exits_with_1_and_says_which_state_and_why(kelpi
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 def test_a_script_starts_it_with_the_sdk(local_cloud: LocalCloud) -> None:
     small = {name: {**section} for name, section in SMALL.items()}
     small["gate"]["min_test_accuracy"] = 0.0
