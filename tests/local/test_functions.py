@@ -383,9 +383,8 @@ def test_what_is_reserved_for_a_function_holds_for_its_alias(make: Callable[...,
     assert client.invoke(FunctionName=f"{name}:live")["StatusCode"] == 200
 
 
-def test_a_destination_gets_the_record_of_an_asynchronous_event_that_failed(
-    world: World, make: Callable[..., Function]
-) -> None:
+def queue_for_failures(world: World) -> tuple[Any, str, str, str]:
+    """SQS, a queue's URL and ARN, and the role of a function that may send to it."""
     sqs, queue = world.client("sqs"), f"failed-{uuid.uuid4().hex[:8]}"
     url = sqs.create_queue(QueueName=queue)["QueueUrl"]
     target = f"arn:aws:sqs:us-east-1:123456789012:{queue}"
@@ -396,6 +395,13 @@ def test_a_destination_gets_the_record_of_an_asynchronous_event_that_failed(
         PolicyName="failed",
         PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [allowed]}),
     )
+    return sqs, url, target, role
+
+
+def test_a_destination_gets_the_record_of_an_asynchronous_event_that_failed(
+    world: World, make: Callable[..., Function]
+) -> None:
+    sqs, url, target, role = queue_for_failures(world)
     function = make("def handler(event, context): raise ValueError('no dog')", role=role)
     function.lambda_.publish_version(FunctionName=function.name)
     function.lambda_.create_alias(FunctionName=function.name, Name="live", FunctionVersion="1")
@@ -416,16 +422,7 @@ def test_a_destination_gets_the_record_of_an_asynchronous_event_that_failed(
 def test_an_asynchronous_event_that_fails_three_times_is_a_dead_letter(
     world: World, make: Callable[..., Function]
 ) -> None:
-    sqs, queue = world.client("sqs"), f"dead-{uuid.uuid4().hex[:8]}"
-    url = sqs.create_queue(QueueName=queue)["QueueUrl"]
-    target = f"arn:aws:sqs:us-east-1:123456789012:{queue}"
-    role = world.make_role(principal="lambda.amazonaws.com")
-    allowed = {"Effect": "Allow", "Action": "sqs:SendMessage", "Resource": target}
-    world.client("iam").put_role_policy(
-        RoleName=role.rsplit("/", 1)[-1],
-        PolicyName="dead",
-        PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [allowed]}),
-    )
+    sqs, url, target, role = queue_for_failures(world)
     code = "def handler(event, context): print('tried'); raise ValueError('no dog')"
     function = make(code, role=role, DeadLetterConfig={"TargetArn": target})
     function.lambda_.publish_version(FunctionName=function.name)
