@@ -12,12 +12,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from integration.harness import LOCK_KEY, eventually, lock_owner
-from integration.test_faults import SET_UPS, Drill, red_and_blue
+from integration.test_faults import SET_UPS, Drill
 from integration.test_starts_by_itself import arns, set_parameter
 
 from workflow import executions
-
-__all__ = ["REFUSED", "SCENARIOS", "Scenario", "red_and_blue"]
 
 Scenario = Callable[[Drill], None]
 

@@ -11,31 +11,17 @@ from collections.abc import Iterator
 
 import authorized_requests
 import pytest
-from integration.harness import LocalCloud, Notifications
-from integration.scenarios import REFUSED, SCENARIOS, red_and_blue
-from integration.test_faults import TIME_SCALE, TINY, Drill
+from integration.scenarios import REFUSED, SCENARIOS
+from integration.test_faults import Drill, drilling
 from stack_policies import Stack
-
-from workflow import config, datasets, stack
-from workflow.local import cloud
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
 @pytest.fixture(scope="module")
 def drill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Drill]:
-    """A local cloud of its own whose waits are short, with everything in it that is optional and costs nothing."""
-    home = tmp_path_factory.mktemp("authorized") / "local"
-    settings = config.load(None)
-    connection = cloud.up(home, region=settings.aws.region, time_scale=TIME_SCALE)
-    try:
-        account = connection.account()
-        outputs = stack.deploy(account, settings)
-        uri = datasets.upload(account, outputs.data_bucket, red_and_blue(home.parent / "pictures"))
-        local = LocalCloud(home, connection, account, outputs, uri)
-        yield Drill(local, TINY, Notifications(local))
-    finally:
-        cloud.down(home)
+    with drilling(tmp_path_factory.mktemp("authorized") / "local") as drill:
+        yield drill
 
 
 def test_the_scenarios_ask_for_what_the_committed_record_says(drill: Drill) -> None:

@@ -12,6 +12,7 @@ import random
 import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -241,10 +242,9 @@ SET_UPS: dict[str, Callable[[Drill], dict[str, Any]]] = {
 # The drills
 
 
-@pytest.fixture(scope="module")
-def drill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Drill]:
+@contextmanager
+def drilling(home: Path) -> Iterator[Drill]:
     """A local cloud of its own whose waits are short."""
-    home = tmp_path_factory.mktemp("faults") / "local"
     settings = config.load(None)
     connection = cloud.up(home, region=settings.aws.region, time_scale=TIME_SCALE)
     try:
@@ -255,6 +255,12 @@ def drill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Drill]:
         yield Drill(local, TINY, Notifications(local))
     finally:
         cloud.down(home)
+
+
+@pytest.fixture(scope="module")
+def drill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Drill]:
+    with drilling(tmp_path_factory.mktemp("faults") / "local") as drill:
+        yield drill
 
 
 @pytest.fixture

@@ -11,14 +11,10 @@ from typing import Any
 
 import pytest
 from authorized_requests import Recorded, load
-from integration.harness import LocalCloud, Notifications, left_behind
-from integration.scenarios import red_and_blue
-from integration.test_faults import MACHINE, TIME_SCALE, TINY, Drill
+from integration.harness import LocalCloud, left_behind
+from integration.test_faults import MACHINE, Drill, drilling
 from policy_mutations import Mutation, Outcome, mutations_of, outcomes
 from stack_policies import Stack, StackPolicy
-
-from workflow import config, datasets, stack
-from workflow.local import cloud
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -30,18 +26,8 @@ LOGS_AND_METRICS = ("logs:", "cloudwatch:PutMetricData")
 
 @pytest.fixture(scope="module")
 def drill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Drill]:
-    """A local cloud of its own whose waits are short."""
-    home = tmp_path_factory.mktemp("mutated") / "local"
-    settings = config.load(None)
-    connection = cloud.up(home, region=settings.aws.region, time_scale=TIME_SCALE)
-    try:
-        account = connection.account()
-        outputs = stack.deploy(account, settings)
-        uri = datasets.upload(account, outputs.data_bucket, red_and_blue(home.parent / "pictures"))
-        local = LocalCloud(home, connection, account, outputs, uri)
-        yield Drill(local, TINY, Notifications(local))
-    finally:
-        cloud.down(home)
+    with drilling(tmp_path_factory.mktemp("mutated") / "local") as drill:
+        yield drill
 
 
 def is_fatal(one: Recorded) -> bool:
