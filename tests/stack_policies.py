@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from workflow import template
+from workflow.deployment import template
 
 ACCOUNT_ID = "123456789012"
 REGION = "us-east-1"

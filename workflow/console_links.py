@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from urllib.parse import quote
 
 from workflow.account import Account
-from workflow.stack import StackOutputs
+from workflow.deployment.stack import StackOutputs
 
 _DOMAINS = {
     "aws": "console.aws.amazon.com",

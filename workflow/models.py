@@ -8,7 +8,7 @@ from typing import Any
 
 from workflow import names
 from workflow.account import Account
-from workflow.stack import StackOutputs
+from workflow.deployment.stack import StackOutputs
 
 
 @dataclass(frozen=True)

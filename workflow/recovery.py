@@ -14,9 +14,9 @@ from botocore.exceptions import ClientError
 from workflow import executions, listing, models
 from workflow.account import Account, flag
 from workflow.config import Config, check_execution_input
+from workflow.deployment.stack import StackOutputs
 from workflow.errors import KelpieError
 from workflow.models import Version
-from workflow.stack import StackOutputs
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from workflow import costs
 from workflow.config import Config, SharedSections, reference
-from workflow.packaging import SOURCE_ROOT
+from workflow.cost import costs
+from workflow.deployment.packaging import SOURCE_ROOT
 
 _WIDTH = 100
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from workflow import schedule_times
 from workflow.account import Account, flag
-from workflow.cloudformation import CloudFormationStack, OnEvent, ignore
+from workflow.deployment.cloudformation import CloudFormationStack, OnEvent, ignore
 from workflow.errors import KelpieError
 
 STATE_PARAMETER = "ScheduleState"

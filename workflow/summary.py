@@ -8,8 +8,8 @@ from botocore.exceptions import ClientError
 
 from workflow import executions
 from workflow.account import Account
+from workflow.cost.pricing import execution_cost
 from workflow.explain import explain
-from workflow.pricing import execution_cost
 
 TEST_ACCURACY = "test:accuracy"
 _PREDICTIONS_SHOWN = 5

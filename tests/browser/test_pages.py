@@ -11,9 +11,10 @@ import pytest
 import report_account
 from report_account import DEFINITION, FAILURE, FakeAccount, evaluation, evidence
 
-from workflow import definition, drawing, executions, report
+from workflow import definition, executions
 from workflow.config import Config
 from workflow.graph import Graph
+from workflow.pages import drawing, report
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

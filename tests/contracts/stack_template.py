@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from workflow import packaging, template
+from workflow.deployment import packaging, template
 
 BODY = template.TEMPLATE_FILE.read_text()
 TEMPLATE = template.parse(BODY)

@@ -11,7 +11,7 @@ import pytest
 from deployer_policy import COMMANDS, DOCUMENTS, OPERATION, OPTIONAL_RESOURCE_TYPES, RESOURCE_TYPES, UNSCOPED
 from policy_sentry.querying.actions import get_action_data
 
-from workflow import template
+from workflow.deployment import template
 
 WHOLE = template.parse(template.TEMPLATE_FILE.read_text(encoding="utf-8"))
 ALL = sorted({action for policy in DOCUMENTS.values() for one in policy["Statement"] for action in one["Action"]})

@@ -10,7 +10,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_readme_shows_the_picture_of_the_state_machine() -> None:
-    # tests/workflow/test_drawing.py says that the picture is the one of the definition.
+    # tests/workflow/pages/test_drawing.py says that the picture is the one of the definition.
     assert '<img src="docs/images/state-machine.svg"' in README.partition("## Run it now")[0]
 
 

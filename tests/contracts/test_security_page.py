@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from workflow import template
+from workflow.deployment import template
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/explanation/security.md").read_text(encoding="utf-8")

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from workflow import config, definition, template
+from workflow import config, definition
+from workflow.deployment import template
 
 RESOURCES: dict[str, Any] = template.parse(template.TEMPLATE_FILE.read_text())["Resources"]
 

@@ -13,7 +13,8 @@ from cfnlint.api import lint
 from contracts.stack_template import BODY, LAMBDA_NAMES, RESOURCES, TEMPLATE, as_list, of_type
 from moto.cloudformation.models import Stack
 
-from workflow import config, names, packaging, template
+from workflow import config, names
+from workflow.deployment import packaging, template
 from workflow.local import cloudformation
 
 BOOTSTRAP = {

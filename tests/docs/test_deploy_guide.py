@@ -18,7 +18,8 @@ from botocore import xform_name
 from botocore.exceptions import UnknownServiceError
 from botocore.model import ServiceModel
 
-from workflow import definition, packaging, template, wheels
+from workflow import definition
+from workflow.deployment import packaging, template, wheels
 
 PAGE = Path(__file__).parents[2] / "docs/how-to/deploy-to-aws.md"
 OF_EVERY_COMMAND = {"region", "query", "output", "profile", "endpoint-url", "cli-input-json"}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from workflow.packaging import training_archive
+from workflow.deployment.packaging import training_archive
 
 HERE = Path(__file__).parent
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from integration.harness import TIME_SCALE, LocalCloud
 
-from workflow import datasets, stack
+from workflow import datasets
 from workflow.config import Config
+from workflow.deployment import stack
 from workflow.local import cloud
 
 

@@ -17,9 +17,9 @@ from typing import Any
 
 from workflow import executions
 from workflow.account import Account
+from workflow.deployment.stack import StackOutputs
 from workflow.local import cloud
 from workflow.local.cloud import Connection
-from workflow.stack import StackOutputs
 
 TIME_SCALE = 60.0
 # Enough to train a usable model in seconds; the gate and the smoke test stay on, at what so few pictures can reach.

@@ -21,11 +21,12 @@ from moto.moto_api._internal import mock_random
 from stack_server import REGION, stack_server
 from typer.testing import CliRunner
 
-from workflow import cloudformation, definition, packaging, serving_image, stack, template, wheels
+from workflow import definition
 from workflow.account import Account
 from workflow.cli import app
 from workflow.commands.session import aws_account
 from workflow.config import Config
+from workflow.deployment import cloudformation, packaging, serving_image, stack, template, wheels
 from workflow.local import cloud
 
 CONFIG = Config()

@@ -15,9 +15,9 @@ import pytest
 from integration.harness import TIME_SCALE
 from typer.testing import CliRunner
 
-from workflow import serving_image, wheels
 from workflow.cli import app
 from workflow.config import Config
+from workflow.deployment import serving_image, wheels
 from workflow.local import cloud
 from workflow.local.cloud import Connection
 

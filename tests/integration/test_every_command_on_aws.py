@@ -14,9 +14,9 @@ import pytest
 from integration.harness import SMALL, TIME_SCALE, LocalCloud, eventually
 from typer.testing import CliRunner
 
-from workflow import stack, wheels
 from workflow.cli import app
 from workflow.config import Config
+from workflow.deployment import stack, wheels
 from workflow.executions import Execution
 from workflow.local import cloud
 from workflow.local.cloud import Connection

@@ -24,7 +24,8 @@ from integration.drills import FIRST_FAILURE, MODES, Machine, Mode
 from integration.harness import LOCK_KEY, LocalCloud, Notifications, eventually, left_behind, lock_owner, run_of
 from PIL import Image
 
-from workflow import config, datasets, executions, stack
+from workflow import config, datasets, executions
+from workflow.deployment import stack
 from workflow.local import cloud
 
 pytestmark = pytest.mark.timeout(900)  # a case may have to train twice, on a machine that does other things too

@@ -9,7 +9,8 @@ from pathlib import Path
 import psutil
 from integration.harness import eventually
 
-from workflow import config, datasets, executions, stack
+from workflow import config, datasets, executions
+from workflow.deployment import stack
 from workflow.local import cloud
 
 

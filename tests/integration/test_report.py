@@ -6,7 +6,8 @@ from pathlib import Path
 
 from integration.harness import LocalCloud
 
-from workflow import executions, report
+from workflow import executions
+from workflow.pages import report
 
 
 def test_the_report_shows_what_a_real_execution_left(

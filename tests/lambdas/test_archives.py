@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from workflow import packaging
+from workflow.deployment import packaging
 
 LAMBDAS = sorted(path.parent.name for path in Path("lambdas").glob("*/handler.py"))
 IN_THE_RUNTIME = {"boto3", "botocore"}

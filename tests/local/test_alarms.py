@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.local.conftest import World, wait_until
-from workflow import template
+from workflow.deployment import template
 from workflow.local.alarms import next_state
 
 BAD, GOOD, NONE = True, False, None

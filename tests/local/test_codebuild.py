@@ -12,7 +12,7 @@ from moto.codebuild.models import CodeBuildBackend
 from moto.codebuild.responses import CodeBuildResponse
 from stack_server import StackServer, stack_server
 
-from workflow import packaging, serving_image
+from workflow.deployment import packaging, serving_image
 from workflow.errors import KelpieError
 from workflow.local import codebuild
 from workflow.local.images import Images, UnknownImage

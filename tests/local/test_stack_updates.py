@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from stack_server import StackServer, stack_server
 
-from workflow import template
+from workflow.deployment import template
 from workflow.local import cloudformation, stack_updates
 
 ACCOUNT = "123456789012"

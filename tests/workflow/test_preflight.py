@@ -17,8 +17,9 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workflow import costs, definition, names, preflight
+from workflow import definition, names, preflight
 from workflow.config import MAX_PROJECT_LENGTH, Config
+from workflow.cost import costs
 from workflow.preflight import costs as cost_checks
 from workflow.preflight import images, naming, network, parameters, permissions, quotas, service, settings, tasks
 from workflow.preflight.findings import Check, Finding, Severity, Subject, info

@@ -47,8 +47,9 @@ def start(
 ) -> None:
     """Start an execution and print its ARN."""
     on_aws = place(local, aws, "kelpie start")
-    from workflow import datasets, executions, listing, packaging
+    from workflow import datasets, executions, listing
     from workflow.config import check_execution_input
+    from workflow.deployment import packaging
 
     config = load_config(config_file)
     execution_input = _execution_input(input_)
@@ -248,7 +249,7 @@ def _of(summary: dict[str, Any]) -> str:
 
 
 def _estimate(config: Config, as_json: bool) -> None:
-    from workflow import costs, pricing
+    from workflow.cost import costs, pricing
 
     chapters = {
         "execution_at_most": ("an execution, at most", costs.execution_at_most(config)),
@@ -283,7 +284,7 @@ def _check_cost(execution_input: dict[str, Any], config: Config) -> None:
     limit = config.cost.max_usd_per_execution
     if not limit:
         return
-    from workflow import costs, pricing
+    from workflow.cost import costs, pricing
 
     given = {name: section for name, section in execution_input.items() if name in type(config).model_fields}
     merged = config.model_copy(
@@ -296,7 +297,7 @@ def _check_cost(execution_input: dict[str, Any], config: Config) -> None:
         unpriced = ", ".join(name for use, name in used.items() if name not in priced[use])
         raise ConfigError(
             f"there is no price for {unpriced}, so cost.max_usd_per_execution cannot hold",
-            detail="workflow/prices.json lists the instance types with a price",
+            detail="workflow/cost/prices.json lists the instance types with a price",
             fix="choose one of these, set cost.max_usd_per_execution to 0, or ask AWS: kelpie preflight --aws",
         )
     if total > limit:

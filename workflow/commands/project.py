@@ -83,7 +83,7 @@ def graph(
     if format_ is Format.MERMAID:
         text = to_mermaid(drawn, statuses)
     else:
-        from workflow import drawing
+        from workflow.pages import drawing
 
         draw = {Format.DOT: drawing.to_dot, Format.SVG: drawing.to_svg, Format.HTML: drawing.to_html}[format_]
         text = draw(drawn, described)
@@ -104,7 +104,7 @@ def report(
 
     One HTML file that needs nothing else: graph, timeline, training, model, cost.
     """
-    from workflow import report as page
+    from workflow.pages import report as page
 
     account, _, arn = find(execution, aws=aws)
     print(page.write(account, arn, output))

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from workflow.account import Account
     from workflow.config import Config
+    from workflow.deployment.stack import StackOutputs
     from workflow.local.cloud import Connection
-    from workflow.stack import StackOutputs
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 ConfigFile = Annotated[
@@ -97,7 +97,7 @@ def aws_account(config: Config) -> Account:
 
 def running_account(aws: bool = False, config_file: Path | None = None) -> tuple[Account, StackOutputs]:
     """The account, and what its stack made; KelpieError when there is none."""
-    from workflow import stack
+    from workflow.deployment import stack
 
     config = load_config(config_file)
     account = chosen_account(config, aws)
@@ -134,7 +134,7 @@ def local_cloud(config: Config) -> Connection:
 
 def local_account(config: Config) -> tuple[Connection, Account, StackOutputs]:
     """Bring the local cloud up and the stack up to date, without a question."""
-    from workflow import stack
+    from workflow.deployment import stack
 
     connection = local_cloud(config)
     account = connection.account()

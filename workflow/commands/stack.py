@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from workflow.account import Account
-    from workflow.change_set import ChangeSet
-    from workflow.cloudformation import StackEvent
     from workflow.config import Config
+    from workflow.deployment.change_set import ChangeSet
+    from workflow.deployment.cloudformation import StackEvent
+    from workflow.deployment.teardown import Holdings
     from workflow.schedule import Schedule
-    from workflow.teardown import Holdings
 
 app = typer.Typer()
 
@@ -63,7 +63,7 @@ def deploy(
 
     Shows what would change and asks. Uploads and changes nothing that is there already.
     """
-    from workflow import stack
+    from workflow.deployment import stack
 
     config = load_config(config_file)
     on_aws = place(local, aws, "kelpie deploy")
@@ -95,8 +95,8 @@ def destroy(
 
     Lists it and asks. Data, models and their key stay, unless told otherwise. Then reads the account again.
     """
-    from workflow import teardown
     from workflow.account import flag
+    from workflow.deployment import teardown
 
     config = load_config(config_file)
     account = chosen_account(config, place(local, aws, "kelpie destroy"))
@@ -136,7 +136,7 @@ def schedule(
 ) -> None:
     """Show or switch the schedule that starts executions."""
     from workflow import schedule as schedules
-    from workflow import stack
+    from workflow.deployment import stack
 
     config = load_config(config_file)
     account = chosen_account(config, aws)
@@ -229,9 +229,9 @@ def _where(account: Account) -> str:
 
 
 def _print_links(account: Account, config: Config) -> None:
-    from workflow import stack
-    from workflow.cloudformation import CloudFormationStack
     from workflow.console_links import links
+    from workflow.deployment import stack
+    from workflow.deployment.cloudformation import CloudFormationStack
 
     described = CloudFormationStack(account, config.project.name).describe()
     assert described is not None
@@ -263,6 +263,6 @@ def _print_kept(holdings: Holdings) -> None:
 
 
 def _kinds() -> list[str]:
-    from workflow.inventory import KINDS
+    from workflow.deployment.inventory import KINDS
 
     return [kind.what for kind in KINDS]

@@ -10,8 +10,9 @@ import datetime
 import json
 from typing import TYPE_CHECKING
 
-from workflow import definition, template
-from workflow.costs import planned_parameters
+from workflow import definition
+from workflow.cost.costs import planned_parameters
+from workflow.deployment import template
 from workflow.preflight import (
     costs,
     images,

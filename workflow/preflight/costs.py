@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from workflow import costs, price_list, pricing
+from workflow.cost import costs, price_list, pricing
 from workflow.preflight.findings import Finding, Subject, asking, error, info, warning
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def check(subject: Subject) -> Iterator[Finding]:
                 f"There is no price for {instance_type}.",
                 where,
                 "Nobody can say what it will cost.",
-                "kelpie preflight --aws reads the price; or choose one of workflow/prices.json.",
+                "kelpie preflight --aws reads the price; or choose one of workflow/cost/prices.json.",
             )
     most, limit = costs.total(costs.execution_at_most(config)), config.cost.max_usd_per_execution
     if limit and most is None:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from workflow import template
+from workflow.deployment import template
 from workflow.preflight.findings import Finding, Subject, error
 
 DEFINITION_LIMIT_BYTES = 1_048_576

@@ -129,7 +129,7 @@ def check(subject: Subject) -> Iterator[Finding]:
 
 def _check_deployed(subject: Subject, account: Account) -> Iterator[Finding]:
     """Ask IAM whether the deployed role may do all of it on this project's resources."""
-    from workflow import stack
+    from workflow.deployment import stack
     from workflow.errors import KelpieError
 
     try:

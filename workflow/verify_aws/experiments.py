@@ -244,7 +244,7 @@ def _console_input(lab: Lab, _config: Config) -> Observation:
 
 def _stopped_training(lab: Lab, config: Config) -> Observation:
     """A training job that is stopped before its instance runs: does `.sync` fail or succeed?"""
-    from workflow import stack
+    from workflow.deployment import stack
 
     account, job = lab.account, lab.name("job")
     outputs = stack.outputs(account, config)

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 
 from botocore.exceptions import ClientError
 
-from workflow import inventory, names
+from workflow import names
 from workflow.account import Account, flag
-from workflow.cloudformation import CloudFormationStack, OnEvent, StackEvent, ignore
+from workflow.deployment import inventory
+from workflow.deployment.cloudformation import CloudFormationStack, OnEvent, StackEvent, ignore
+from workflow.deployment.inventory import Scope
 from workflow.errors import KelpieError
 from workflow.executions import TRAINING_LOG_GROUP
-from workflow.inventory import Scope
 
 KEY_PENDING_DAYS = 7
 """The shortest time that KMS lets a key wait for its deletion. Source: botocore 1.44.5, KMS, ScheduleKeyDeletion."""

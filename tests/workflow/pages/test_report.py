@@ -11,8 +11,8 @@ import pytest
 import report_account
 from report_account import FAILURE, FakeAccount, evaluation, evidence, jpeg, training_job
 
-from workflow import report
-from workflow.charts import confusion_matrix, histogram, ticks
+from workflow.pages import report
+from workflow.pages.charts import confusion_matrix, histogram, ticks
 
 HOSTILE = "<script>alert(1)</script>\"'&"
 

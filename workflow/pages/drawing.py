@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from workflow.graph import Edge, Graph, Node
-from workflow.layout import (
+from workflow.pages.layout import (
     LEGEND_COLUMN,
     LEGEND_ROW,
     MARGIN,

@@ -14,11 +14,12 @@ import report_account
 from pygraphviz import AGraph
 from report_account import DEFINITION, FAILURE, FakeAccount
 
-from workflow import definition, drawing, executions, layout
+from workflow import definition, executions
 from workflow.config import Config
 from workflow.graph import Graph
+from workflow.pages import drawing, layout
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PICTURE = ROOT / "docs/images/state-machine.svg"
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = '<script>alert("1")</script>&]]>'
@@ -186,7 +187,8 @@ def test_a_definition_without_a_way_back_is_drawn_too() -> None:
 
 
 def test_graphviz_and_templates_are_imported_only_when_something_is_drawn() -> None:
-    code = "import sys, workflow.graph, workflow.drawing; print({'pygraphviz', 'jinja2', 'boto3'} & set(sys.modules))"
+    imports = "import sys, workflow.graph, workflow.pages.drawing"
+    code = f"{imports}\nprint({{'pygraphviz', 'jinja2', 'boto3'}} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert found.stdout == "set()\n"
 

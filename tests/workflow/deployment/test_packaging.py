@@ -17,12 +17,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workflow import config, packaging
+from workflow import config
+from workflow.deployment import packaging
 from workflow.errors import ConfigError, KelpieError
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 BUILD = """
-from workflow import packaging
+from workflow.deployment import packaging
 print(packaging.training_archive().sha256, packaging.lambda_archive("resolve_input").sha256)
 """
 FOLDERS_AND_NAMES = st.lists(st.sampled_from(["a", "b", "c d", "ä"]), min_size=1, max_size=3).map("/".join)

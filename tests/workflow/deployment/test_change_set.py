@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from workflow import change_set
-from workflow.change_set import Effect
+from workflow.deployment import change_set
+from workflow.deployment.change_set import Effect
 
 NONE: Mapping[str, str] = MappingProxyType({})
 

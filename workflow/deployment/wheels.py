@@ -16,8 +16,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from workflow.deployment.packaging import SOURCE_ROOT, Asset, asset_of_bytes, asset_of_file
 from workflow.errors import KelpieError
-from workflow.packaging import SOURCE_ROOT, Asset, asset_of_bytes, asset_of_file
 
 GLIBC_MINORS = range(34, 16, -1)
 """Wheels for any glibc from 2.17 to 2.34. The image's tag says Ubuntu 22.04, which has 2.35 (its package, looked up

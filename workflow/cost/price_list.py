@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from workflow import pricing
+from workflow.cost import pricing
 
 if TYPE_CHECKING:
     from workflow.account import Account

@@ -10,9 +10,9 @@ import pytest
 from botocore.session import Session
 from stack_server import StackServer, stack_server
 
-from workflow import inventory, teardown
+from workflow.deployment import inventory, teardown
+from workflow.deployment.inventory import Scope
 from workflow.errors import KelpieError
-from workflow.inventory import Scope
 
 RUN = "0" * 32
 TEMPLATE = """
@@ -213,7 +213,7 @@ def test_a_bucket_that_fills_again_is_named_with_the_command_that_goes_on(
     def fill(*_: Any, **__: Any) -> dict[str, Any]:
         return {}
 
-    monkeypatch.setattr("workflow.teardown.time.sleep", slept.append)
+    monkeypatch.setattr("workflow.deployment.teardown.time.sleep", slept.append)
     monkeypatch.setattr(teardown, "_POLL_SECONDS", 5.0)
     s3.put_object(Bucket=bucket, Key="log", Body=b"one")
     monkeypatch.setattr(server.account.client("s3"), "delete_objects", fill)

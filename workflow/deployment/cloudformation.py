@@ -11,9 +11,9 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from workflow import change_set
 from workflow.account import Account, flag
-from workflow.change_set import ChangeSet
+from workflow.deployment import change_set
+from workflow.deployment.change_set import ChangeSet
 from workflow.errors import KelpieError
 
 _POLL_SECONDS = 2.0

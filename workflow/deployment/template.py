@@ -15,7 +15,7 @@ try:
 except ImportError:
     from yaml import SafeLoader as _Loader  # type: ignore[assignment]
 
-TEMPLATE_FILE = Path(__file__).with_name("stack.yaml")
+TEMPLATE_FILE = Path(__file__).parents[1] / "stack.yaml"
 
 BODY_LIMIT_BYTES = 51_200
 """Longest TemplateBody of CreateStack. Source: botocore 1.44.5, cloudformation service model."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from training import wheels as channel
-from workflow import wheels
+from workflow.deployment import wheels
 from workflow.errors import KelpieError
 
 TAG = "2.10.0-cpu-py313-ubuntu22.04-sagemaker"

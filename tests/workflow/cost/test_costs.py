@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workflow import costs, price_list, pricing, template
 from workflow.config import Config
+from workflow.cost import costs, price_list, pricing
+from workflow.deployment import template
 
 
 @cache

@@ -13,9 +13,9 @@ from typing import Any, cast
 from botocore.exceptions import ClientError
 
 from workflow.account import Account
-from workflow.cloudformation import OnEvent, StackEvent
+from workflow.deployment.cloudformation import OnEvent, StackEvent
+from workflow.deployment.packaging import Asset
 from workflow.errors import KelpieError
-from workflow.packaging import Asset
 
 TAG_VARIABLE = "IMAGE_TAG"
 """The build's environment variable with the image's tag; the build specification in stack.yaml reads it."""

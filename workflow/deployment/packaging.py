@@ -23,7 +23,7 @@ from pathlib import Path
 from workflow import config
 from workflow.errors import ConfigError, KelpieError
 
-SOURCE_ROOT = Path(__file__).resolve().parent.parent
+SOURCE_ROOT = Path(__file__).resolve().parents[2]
 
 LAMBDAS = (
     "check_data",

@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from workflow import packaging, pricing, stack, template
 from workflow.config import Config
+from workflow.cost import pricing
+from workflow.deployment import packaging, stack, template
 
 STORED_GB = 10
 """Assumed: pictures, models and checkpoints in S3."""
@@ -225,8 +226,8 @@ def reference() -> str:
     lines = [
         "# Costs",
         "",
-        "Generated from `workflow/costs.py`, `workflow/prices.json` and `workflow/stack.yaml` for the default",
-        "settings; do not edit. `kelpie cost` shows the same for yours, `kelpie cost EXECUTION` what one has cost.",
+        "Generated from `workflow/cost/costs.py`, `workflow/cost/prices.json` and `workflow/stack.yaml` for the",
+        "default settings; do not edit. `kelpie cost` shows the same for yours, `kelpie cost EXECUTION` what one cost.",
         "",
         f"Prices in USD of {prices.as_of} for {prices.region}, source: {prices.source}. Free tiers are not counted.",
         "`kelpie preflight --aws` reads those of the configured instance types, in your Region, from AWS's price list.",

@@ -17,13 +17,13 @@ from pathlib import Path
 
 from botocore.exceptions import ClientError
 
-from workflow import packaging, serving_image, template, wheels
 from workflow.account import Account, flag
-from workflow.change_set import ChangeSet
-from workflow.cloudformation import CloudFormationStack, OnEvent, StackEvent, ignore
 from workflow.config import Config
+from workflow.deployment import packaging, serving_image, template, wheels
+from workflow.deployment.change_set import ChangeSet
+from workflow.deployment.cloudformation import CloudFormationStack, OnEvent, StackEvent, ignore
+from workflow.deployment.packaging import Asset
 from workflow.errors import KelpieError
-from workflow.packaging import Asset
 
 Approve = Callable[[ChangeSet], bool]
 """Whether a change set may be executed."""

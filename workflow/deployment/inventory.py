@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 
 from workflow import names
 from workflow.account import Account
-from workflow.cloudformation import CloudFormationStack
+from workflow.deployment.cloudformation import CloudFormationStack
 from workflow.executions import TRAINING_LOG_GROUP
 
 ENDPOINT_LOG_GROUP = "/aws/sagemaker/Endpoints/"

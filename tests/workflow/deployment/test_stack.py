@@ -16,12 +16,13 @@ from typing import Any
 import pytest
 from stack_server import StackServer, stack_server, succeed
 
-from workflow import cloudformation, packaging, schedule, serving_image, stack, template
-from workflow.change_set import ChangeSet, Effect
+from workflow import schedule
 from workflow.commands.stack import _Question
 from workflow.config import Config
+from workflow.deployment import cloudformation, packaging, serving_image, stack, template
+from workflow.deployment.change_set import ChangeSet, Effect
+from workflow.deployment.packaging import Asset, asset_of_bytes
 from workflow.errors import KelpieError
-from workflow.packaging import Asset, asset_of_bytes
 
 CONFIG = Config()
 IMAGE = f"123456789012.dkr.ecr.us-east-1.amazonaws.com/kelpie-serving@sha256:{'0' * 64}"

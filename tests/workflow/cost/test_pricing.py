@@ -2,7 +2,7 @@
 
 import pytest
 
-from workflow.pricing import MOST_TRANSITIONS, Cost, Estimate, estimate, execution_cost, load_prices
+from workflow.cost.pricing import MOST_TRANSITIONS, Cost, Estimate, estimate, execution_cost, load_prices
 
 
 def cost(**changes: object) -> Cost:

@@ -22,9 +22,9 @@ from botocore.exceptions import ClientError
 
 from workflow import executions
 from workflow.account import Account
-from workflow.charts import Series, confusion_matrix, histogram, line_chart, ticks
-from workflow.drawing import duration, environment, failed_state, to_svg
 from workflow.graph import Graph
+from workflow.pages.charts import Series, confusion_matrix, histogram, line_chart, ticks
+from workflow.pages.drawing import duration, environment, failed_state, to_svg
 from workflow.summary import summarize
 
 MAX_PICTURES = 24

@@ -1,0 +1,1 @@
+"""What an execution and an idle month cost on AWS."""

@@ -1,0 +1,1 @@
+"""What a browser shows: the state graph and the report."""
