@@ -4,9 +4,11 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 PARALLEL := -n 2 --dist loadgroup
 CHECKOV := build/checkov
+BENCH := build/bench/venv
+QUICK ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check lock clean
+.PHONY: help install demo test test-all check bench lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -16,8 +18,8 @@ install: $(INSTALLED) ## create .venv from the lock, with the environments of th
 $(INSTALLED): pyproject.toml constraints.txt inference/requirements.txt workflow/local/images.py
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Kelpie needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
-	$(BIN)/python -m workflow.local.images
+	$(BIN)/python -m workflow.local.images & \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]' && wait $$!
 	touch $@
 
 demo: $(INSTALLED) ## from drawn dogs to a served, smoke-tested endpoint, on this machine
@@ -53,6 +55,23 @@ check: $(INSTALLED) $(CHECKOV)/.installed ## lint, types, import directions, spe
 $(CHECKOV)/.installed: checkov.lock
 	rm -rf $(CHECKOV) && $(PYTHON) -m venv $(CHECKOV)
 	$(CHECKOV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement checkov.lock
+	touch $@
+
+bench: $(BENCH)/.installed ## measure everything, on a quiet machine, and write the tables (make bench-NAME: one script)
+	$(BIN)/python -m benchmarks $(QUICK)
+	$(BIN)/python -m benchmarks.tables
+
+bench-%: $(BENCH)/.installed
+	$(BIN)/python -m benchmarks $* $(QUICK)
+	$(BIN)/python -m benchmarks.tables
+
+# What Kelpie is compared with stays out of its own environment. Torch is not installed twice: the path file lends the
+# project's libraries, behind the ones that are installed here.
+$(BENCH)/.installed: benchmarks/requirements.txt $(INSTALLED)
+	rm -rf $(BENCH) && $(BIN)/python -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement benchmarks/requirements.txt
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $(BENCH)/lent.pth
+	mv $(BENCH)/lent.pth "$$($(BENCH)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 	touch $@
 
 lock: ## write constraints.txt and checkov.lock from fresh environments

@@ -1,8 +1,8 @@
 """Serving and the model's contract; ships inside every model archive as `code/inference`.
 
 The package is also the default handler module: `model_fn`, `input_fn`, `predict_fn` and `output_fn` are found here, but
-ONNX Runtime is imported only when one of them is asked for, so that training can use the contract and the
-preprocessing without it.
+the handler is imported only when one of them is asked for, so that training can use the contract and the preprocessing
+alone.
 """
 
 from __future__ import annotations

@@ -15,6 +15,13 @@ from typing import Any
 FORMAT = "kelpie-image-classifier"
 FORMAT_VERSION = 1
 INTERPOLATIONS = ("bilinear", "bicubic")
+NETWORK_FILES = {
+    "float32": ("model.onnx",),
+    "bfloat16": ("model.xml", "model.bin"),
+    "int8": ("model.xml", "model.bin"),
+}
+"""The files of the network, by precision. `model.onnx`, in float32, is in every archive: it is what a CPU serves that
+cannot compute the other two."""
 MAX_IMAGE_SIZE = 2048
 
 
@@ -105,6 +112,8 @@ class ModelContract:
     classes: tuple[str, ...]
     input: InputContract
     output: OutputContract = OutputContract()
+    precision: str = "float32"
+    """What the network computes in: a key of `NETWORK_FILES`. Training decides it, after its agreement gate."""
     backbone: str = ""
     library_versions: dict[str, str] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
@@ -114,6 +123,10 @@ class ModelContract:
         _require(names and len(self.classes) > 0, "classes must be a list of one or more names")
         object.__setattr__(self, "classes", tuple(self.classes))
         _require(len(set(self.classes)) == len(self.classes), "classes must not repeat a name")
+        _require(
+            isinstance(self.precision, str) and self.precision in NETWORK_FILES,
+            f"precision must be one of {', '.join(NETWORK_FILES)}, got {self.precision!r}",
+        )
         _require(isinstance(self.backbone, str), f"backbone must be a name, got {self.backbone!r}")
         for key in ("library_versions", "training"):
             _require(isinstance(getattr(self, key), dict), f"{key} must be an object, got {getattr(self, key)!r}")

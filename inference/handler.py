@@ -1,4 +1,4 @@
-"""The default handler: the four functions of SageMaker's serving convention, over ONNX Runtime.
+"""The default handler: the four functions of SageMaker's serving convention, over the model's network.
 
 A user's own program in the archive's `code/` may replace any of the four. They are called in a worker thread, several
 at a time.
@@ -11,16 +11,14 @@ import binascii
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from inference.contract import InvalidContract, ModelContract
+from inference import runtime
+from inference.contract import ModelContract
 from inference.errors import InvalidBase64, InvalidJson, InvalidRequest, InvalidTopK, UnsupportedContentType
 from inference.preprocessing import preprocess
-
-if TYPE_CHECKING:
-    import onnxruntime  # type: ignore[import-untyped]
 
 DEFAULT_TOP_K = 5
 JSON_TYPE = "application/json"
@@ -52,38 +50,21 @@ class Request:
 
 @dataclass(frozen=True)
 class Model:
-    """A loaded model: its contract and its ONNX Runtime session, which several threads may run at once."""
+    """A loaded model: its contract and its network, which several threads may run at once."""
 
     contract: ModelContract
-    session: onnxruntime.InferenceSession
+    network: runtime.Network
 
 
 def model_fn(model_dir: str) -> Model:
-    """Load `model.json` and `model.onnx`.
+    """Load `model.json` and the network that it describes.
 
     Raises:
         InvalidContract: the contract is not understood, or the network is not the one that it describes.
     """
-    import onnxruntime  # here, so that a user's own model_fn does not need it
-
     folder = Path(model_dir)
     contract = ModelContract.load(folder / "model.json")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # the server runs one request per core; threads inside a run would fight over them
-    options.inter_op_num_threads = 1
-    network = str(folder / "model.onnx")
-    session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
-    inputs = [entry.name for entry in session.get_inputs()]
-    if inputs != [contract.input.name]:
-        raise InvalidContract(f"model.onnx has the inputs {inputs}, model.json says {contract.input.name!r}")
-    shapes = {entry.name: entry.shape for entry in session.get_outputs()}
-    if contract.output.name not in shapes:
-        raise InvalidContract(f"model.onnx has the outputs {sorted(shapes)}, model.json says {contract.output.name!r}")
-    shape = shapes[contract.output.name]
-    count = len(contract.classes)
-    if len(shape) != 2 or (isinstance(shape[1], int) and shape[1] != count):
-        raise InvalidContract(f"model.onnx answers with shape {shape}, model.json lists {count} classes")
-    return Model(contract, session)
+    return Model(contract, runtime.load(folder, contract, runtime.cores()))
 
 
 def input_fn(body: bytes, content_type: str, context: Context) -> Request:
@@ -141,8 +122,7 @@ def predict_fn(request: Request, model: Model) -> list[dict[str, Any]]:
     """
     contract = model.contract
     pixels_NCHW = preprocess(request.image, contract.input)[None]
-    (logits_NK,) = model.session.run([contract.output.name], {contract.input.name: pixels_NCHW})
-    scores = np.asarray(logits_NK[0], dtype=np.float64)
+    scores = np.asarray(model.network.run(pixels_NCHW)[0], dtype=np.float64)
     if scores.shape != (len(contract.classes),) or not np.isfinite(scores).all():
         raise RuntimeError(f"the model answered with {scores.shape} scores, or with some that are not finite")
     probabilities = np.exp(scores - scores.max())

@@ -7,6 +7,7 @@ Shape suffixes: H height, W width, C channels (red, green, blue).
 
 from __future__ import annotations
 
+from functools import lru_cache
 from io import BytesIO
 
 import numpy as np
@@ -101,13 +102,23 @@ def resize_and_crop(image: Image.Image, input: InputContract) -> Image.Image:
     return image.resize((input.image_size, input.image_size), _RESAMPLING[input.interpolation], box=box)
 
 
+@lru_cache(maxsize=8)
+def _normalised(input: InputContract) -> NDArray[np.float32]:
+    """What each of the 256 values of each channel becomes: (3, 256)."""
+    values_V = np.arange(256, dtype=np.float32) / np.float32(255)
+    mean_C1 = np.asarray(input.mean, dtype=np.float32).reshape(3, 1)
+    std_C1 = np.asarray(input.std, dtype=np.float32).reshape(3, 1)
+    table_CV: NDArray[np.float32] = (values_V - mean_C1) / std_C1
+    return table_CV
+
+
 def to_tensor(image: Image.Image, input: InputContract) -> NDArray[np.float32]:
     """Normalise an RGB image: (H, W, C) of 0..255 to float32 (C, H, W)."""
-    pixels_CHW = np.asarray(image, dtype=np.float32).transpose(2, 0, 1)
-    mean = np.asarray(input.mean, dtype=np.float32).reshape(3, 1, 1)
-    std = np.asarray(input.std, dtype=np.float32).reshape(3, 1, 1)
-    tensor: NDArray[np.float32] = np.ascontiguousarray((pixels_CHW / np.float32(255) - mean) / std)
-    return tensor
+    pixels_HWC, table_CV = np.asarray(image), _normalised(input)
+    tensor_CHW = np.empty((3, *pixels_HWC.shape[:2]), dtype=np.float32)
+    for channel in range(3):  # looking values up is several times faster than computing them, and gives the same bits
+        np.take(table_CV[channel], pixels_HWC[:, :, channel], out=tensor_CHW[channel], mode="clip")
+    return tensor_CHW
 
 
 def preprocess(image: bytes, input: InputContract, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.float32]:

@@ -9,10 +9,17 @@ the container's argument, /ping answers 200 once the container takes requests, S
 
 from __future__ import annotations
 
+import os
+
+if __name__ == "__main__":
+    # A worker thread is one core's work, so no library needs threads of its own. Libraries look at this when they are
+    # loaded: NumPy's, uvloop's (for looking host names up), and those of a user's own handler.
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "UV_THREADPOOL_SIZE"):
+        os.environ.setdefault(variable, "1")
+
 import argparse
 import json
 import logging
-import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Sequence

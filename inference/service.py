@@ -6,10 +6,11 @@ Nothing here knows about HTTP.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
 import importlib.util
 import inspect
 import logging
-import os
 import sys
 import threading
 import time
@@ -26,6 +27,7 @@ from PIL import Image
 import inference
 from inference.errors import DeadlineExceeded, NotReady, Overloaded, RequestTimeout
 from inference.handler import Context
+from inference.runtime import cores
 
 log = logging.getLogger("inference")
 
@@ -34,8 +36,8 @@ log = logging.getLogger("inference")
 class Limits:
     """How much the server takes on."""
 
-    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
-    """Worker threads: requests that run at once."""
+    workers: int = field(default_factory=cores)
+    """Worker threads: requests that run at once, one a core."""
     queue_length: int = 0
     """Requests that may wait for a worker; 0 means eight a worker."""
     body_bytes: int = 6_291_456
@@ -57,9 +59,12 @@ class Handler:
             function: Callable[..., Any] = getattr(program, name, None) or getattr(inference, name)
             return function
 
-        self.model_fn, self.input_fn = find("model_fn"), find("input_fn")
-        self.predict_fn, self.output_fn = find("predict_fn"), find("output_fn")
-        self.takes_pictures = self.input_fn is inference.input_fn
+        input_fn = find("input_fn")
+        self.takes_pictures = input_fn is inference.input_fn
+        self.model_fn = _taking_context(find("model_fn"), 1)
+        self.input_fn = _taking_context(input_fn, 2)
+        self.predict_fn = _taking_context(find("predict_fn"), 2)
+        self.output_fn = _taking_context(find("output_fn"), 2)
 
     @classmethod
     def load(cls, model_dir: Path, program: str) -> Handler:
@@ -86,11 +91,16 @@ class Handler:
         return cls(module)
 
 
-def _call(function: Callable[..., Any], *arguments: Any, context: Any) -> Any:
-    """Call a handler function; as SageMaker's toolkit does, pass the context to one that takes one more argument."""
+def _taking_context(function: Callable[..., Any], argument_count: int) -> Callable[..., Any]:
+    """The function with the context as its last argument, whether it wants it or not.
+
+    As SageMaker's toolkit does it, one that takes one more argument than the convention says gets the context.
+    """
     parameters = inspect.signature(function).parameters.values()
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    return function(*arguments, context) if len(positional) > len(arguments) else function(*arguments)
+    if len(positional) > argument_count:
+        return function
+    return lambda *arguments: function(*arguments[:argument_count])
 
 
 @dataclass(frozen=True)
@@ -130,7 +140,7 @@ class Service:
         started = time.monotonic()
         try:
             handler = Handler.load(self._model_dir, self._program)
-            model = _call(handler.model_fn, str(self._model_dir), context=None)
+            model = handler.model_fn(str(self._model_dir), None)
             if handler.takes_pictures:
                 self._run(handler, model, _warm_up_picture(), "image/png", "application/json", "")
         except Exception as error:  # whatever a model or a user's program does, the server stays and says why
@@ -138,6 +148,7 @@ class Service:
             log.exception("%s", reason)
             self._reason = reason
             return
+        _return_freed_memory()
         self._model, self._handler = model, handler
         log.info("model ready after %.2f s, %d workers", time.monotonic() - started, self.limits.workers)
 
@@ -146,9 +157,9 @@ class Service:
         handler: Handler, model: Any, body: bytes, content_type: str, accept: str, custom_attributes: str
     ) -> Answer:
         context = Context(custom_attributes)
-        data = _call(handler.input_fn, body, content_type, context=context)
-        prediction = _call(handler.predict_fn, data, model, context=context)
-        output = _call(handler.output_fn, prediction, accept, context=context)
+        data = handler.input_fn(body, content_type, context)
+        prediction = handler.predict_fn(data, model, context)
+        output = handler.output_fn(prediction, accept, context)
         content, media_type = output if isinstance(output, tuple) else (output, accept)
         return Answer(content.encode() if isinstance(content, str) else bytes(content), media_type)
 
@@ -197,6 +208,15 @@ class Service:
             waited.cancel()  # takes it out of the queue if it has not started
             raise DeadlineExceeded(f"no answer within {self.limits.deadline_seconds:g} s")
         return waited.result()
+
+
+def _return_freed_memory() -> None:
+    """Hand back what loading needed and freed: glibc keeps it, which is more than the model itself.
+
+    Other C libraries do not have the call, and keep their habits.
+    """
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _warm_up_picture() -> bytes:

@@ -123,7 +123,14 @@ def merged(
                 principal.rpartition("/")[2] if principal.startswith("arn:") else principal,
                 one["action"],
                 logical(one["resource"]),
-                tuple(sorted((name, logical(value)) for name, value in one["context"].items())),
+                # No role of the stack is let in by a tag: only the policies of people ask for tags.
+                tuple(
+                    sorted(
+                        (name, logical(value))
+                        for name, value in one["context"].items()
+                        if not name.startswith("aws:ResourceTag/")
+                    )
+                ),
             )
             states.setdefault(key, set()).update(one["states"])
             scenarios.setdefault(key, {})[scenario] = None

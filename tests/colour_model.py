@@ -10,6 +10,7 @@ import onnx
 from onnx import TensorProto, helper
 from PIL import Image
 
+from inference import runtime
 from inference.contract import InputContract, ModelContract
 
 CLASSES = ("red", "green", "blue")
@@ -40,14 +41,31 @@ def network(image_size: int, class_count: int, input_name: str, output_name: str
 
 
 def model_folder(
-    folder: Path, *, input_name: str = "images", output_name: str = "logits", class_count: int = 3, program: str = ""
+    folder: Path,
+    *,
+    input_name: str = "images",
+    output_name: str = "logits",
+    class_count: int = 3,
+    program: str = "",
+    precision: str = "float32",
 ) -> Path:
-    """Write model.json and model.onnx into the folder; `program` is the source of code/program.py."""
+    """Write model.json and its networks into the folder; `program` is the source of code/program.py."""
     folder.mkdir(parents=True, exist_ok=True)
     colours = InputContract(image_size=16, resize_size=18, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    ModelContract(classes=CLASSES, input=colours).dump(folder)
+    ModelContract(classes=CLASSES, input=colours, precision=precision).dump(folder)
     onnx.save(network(16, class_count, input_name, output_name), folder / "model.onnx")
+    if precision != "float32":
+        openvino_files(folder)
     if program:
         (folder / "code").mkdir(exist_ok=True)
         (folder / "code" / "program.py").write_text(program)
+    return folder
+
+
+def openvino_files(folder: Path) -> Path:
+    """Put model.xml and model.bin beside the model.onnx of the folder: the same network, for OpenVINO."""
+    openvino = runtime.openvino()
+    model = openvino.Core().read_model(str(folder / "model.onnx"))
+    model.reshape([1, 3, 16, 16])
+    openvino.save_model(model, str(folder / "model.xml"), compress_to_fp16=False)
     return folder

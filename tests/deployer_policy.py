@@ -61,7 +61,7 @@ RESOURCE_TYPES: Mapping[str, frozenset[str]] = {
     "AWS::KMS::Key": actions(
         "kms",
         *("CreateKey", "DescribeKey", "UpdateKeyDescription", "ScheduleKeyDeletion", "PutKeyPolicy", "GetKeyPolicy"),
-        *("EnableKeyRotation", "GetKeyRotationStatus", "ListResourceTags"),
+        *("EnableKeyRotation", "GetKeyRotationStatus", "ListResourceTags", "TagResource"),
     ),
     "AWS::Lambda::Alias": actions("lambda", "CreateAlias", "GetAlias", "UpdateAlias", "DeleteAlias"),
     "AWS::Lambda::EventInvokeConfig": actions(
@@ -77,6 +77,8 @@ RESOURCE_TYPES: Mapping[str, frozenset[str]] = {
     | actions("s3", "GetObject", "GetObjectVersion")
     | actions("kms", "Decrypt")
     | _PASS_ROLE,
+    "AWS::Lambda::LayerVersion": actions("lambda", "PublishLayerVersion", "GetLayerVersion", "DeleteLayerVersion")
+    | actions("s3", "GetObject"),
     "AWS::Lambda::Permission": actions("lambda", "AddPermission", "GetPolicy", "RemovePermission"),
     "AWS::Lambda::Url": actions(
         "lambda",
@@ -92,7 +94,7 @@ RESOURCE_TYPES: Mapping[str, frozenset[str]] = {
         "s3",
         *("CreateBucket", "DeleteBucket", "PutBucketVersioning", "PutEncryptionConfiguration"),
         *("PutBucketPublicAccessBlock", "PutBucketLogging", "PutBucketNotification", "PutLifecycleConfiguration"),
-        "PutBucketOwnershipControls",
+        *("PutBucketOwnershipControls", "PutBucketTagging", "GetBucketTagging"),
     ),
     "AWS::S3::BucketPolicy": actions("s3", "PutBucketPolicy", "GetBucketPolicy", "DeleteBucketPolicy"),
     "AWS::SNS::Subscription": actions("sns", "Subscribe", "GetSubscriptionAttributes", "Unsubscribe"),
@@ -197,7 +199,7 @@ OPERATION: Mapping[str, frozenset[str]] = {
     | actions("ec2", "DescribeSubnets", "DescribeSecurityGroups")
     | actions("pricing", "GetProducts")
     | actions("iam", "SimulatePrincipalPolicy")
-    | actions("ecr", "BatchGetImage"),
+    | actions("ecr", "BatchGetImage", "DescribeImages", "DescribeImageScanFindings"),
     "start, resume, rollback, stop": actions("states", "StartExecution", "StopExecution")
     | actions("states", "ListStateMachines", "ListExecutions", "DescribeExecution", "GetExecutionHistory")
     | actions("states", "DescribeStateMachine", "DescribeStateMachineForExecution")
@@ -222,6 +224,7 @@ OPERATION: Mapping[str, frozenset[str]] = {
     | actions("logs", "DescribeLogGroups", "DeleteLogGroup", "DeleteLogStream")
     | actions("ecr", "DescribeRepositories")
     | actions("kms", "DescribeKey", "ListGrants")
+    | actions("tag", "GetResources")
     | actions("events", "DisableRule")
     | actions("scheduler", "GetSchedule", "UpdateSchedule")
     | _PASS_ROLE,
@@ -238,9 +241,9 @@ UNSCOPED: Mapping[str, str] = {
     "cloudformation:ListStacks": "has no resources",
     "cloudtrail:DescribeTrails": "has no resources",
     "cloudwatch:DescribeAlarms": "is asked by prefix",
-    "kms:CreateKey": "has no resources before there is a key",
     "kms:ListAliases": "has no resources",
     "logs:DescribeLogGroups": "has no resources",
+    "tag:GetResources": "has no resources",
     "sagemaker:ListEndpointConfigs": "has no resources",
     "sagemaker:ListEndpoints": "has no resources",
     "sagemaker:ListModels": "has no resources",
@@ -282,8 +285,8 @@ SCOPES: Mapping[str, tuple[str, ...]] = {
     "ecr": (f"arn:aws:ecr:{_HERE}:repository/PROJECT-serving",),
     "events": (f"arn:aws:events:{_HERE}:rule/PROJECT-*",),
     "iam": ("arn:aws:iam::ACCOUNT_ID:role/PROJECT-*",),
-    "kms": (f"arn:aws:kms:{_HERE}:key/*", f"arn:aws:kms:{_HERE}:alias/PROJECT"),
-    "lambda": (f"arn:aws:lambda:{_HERE}:function:PROJECT-*",),
+    "kms": (f"arn:aws:kms:{_HERE}:key/*",),
+    "lambda": (f"arn:aws:lambda:{_HERE}:function:PROJECT-*", f"arn:aws:lambda:{_HERE}:layer:PROJECT-*"),
     "logs": (
         f"arn:aws:logs:{_HERE}:log-group:/aws/*/PROJECT*",
         f"arn:aws:logs:{_HERE}:log-group:/aws/sagemaker/TrainingJobs:*",
@@ -301,6 +304,28 @@ SCOPES: Mapping[str, tuple[str, ...]] = {
 }
 """On which resources a service's actions are allowed. Names that CloudFormation makes begin with the stack's."""
 
+TAG = "kelpie:project"
+CONDITIONS: Mapping[str, Mapping[str, Any]] = {"kms": {"StringEquals": {f"aws:ResourceTag/{TAG}": "PROJECT"}}}
+"""Keys have no names. Who has the right tag on it is the project's; stack.yaml puts it there.
+
+Source: KMS developer guide, "ABAC for AWS KMS", "Use tags to control access to KMS keys", Nov 2026.
+"""
+
+ALIASES = actions("kms", "CreateAlias", "UpdateAlias", "DeleteAlias")
+"""These need the alias as well as its key. An alias has no tags."""
+
+MAKE_KEYS = actions("kms", "CreateKey", "TagResource")
+"""Who may put the tag on a key may use it. So only CloudFormation does, and only this project's tag.
+
+To tag a key while it is made is allowed on every key or not at all. Source: KMS developer guide, "Control access to
+tags", Nov 2026.
+"""
+MAKE_KEYS_CONDITION: Mapping[str, Any] = {
+    "StringEquals": {f"aws:RequestTag/{TAG}": "PROJECT"},
+    "ForAllValues:StringEquals": {"aws:TagKeys": [TAG]},
+    "ForAnyValue:StringEquals": {"aws:CalledVia": ["cloudformation.amazonaws.com"]},
+}
+
 SCALING_ROLE = (
     "arn:aws:iam::ACCOUNT_ID:role/aws-service-role/lambda.application-autoscaling.amazonaws.com/"
     "AWSServiceRoleForApplicationAutoScaling_LambdaConcurrency"
@@ -314,17 +339,24 @@ PASSED_TO_BY_OPERATORS = ("scheduler",)
 def document(needed: Iterable[frozenset[str]], passed_to: Iterable[str] = ()) -> dict[str, Any]:
     """The policy that allows these actions: a statement for each service, and one for what cannot be narrowed down."""
     wanted = frozenset().union(*needed)
-    alone = _PASS_ROLE | actions("iam", "CreateServiceLinkedRole")
+    alone = _PASS_ROLE | MAKE_KEYS | actions("iam", "CreateServiceLinkedRole")
     statements = [
         {
             "Sid": "".join(word.capitalize() for word in service.split("-")),
             "Effect": "Allow",
             "Action": sorted(names),
             "Resource": list(scope),
+            **({"Condition": CONDITIONS[service]} if service in CONDITIONS else {}),
         }
         for service, scope in SCOPES.items()
         if (names := {one for one in wanted - alone - UNSCOPED.keys() if one.startswith(f"{service}:")})
     ]
+    if wanted & ALIASES:
+        alias = {"Sid": "KmsAlias", "Effect": "Allow", "Action": sorted(wanted & ALIASES)}
+        statements.append({**alias, "Resource": [f"arn:aws:kms:{_HERE}:alias/PROJECT"]})
+    if wanted & MAKE_KEYS:
+        make: dict[str, Any] = {"Sid": "MakeKeys", "Effect": "Allow", "Action": sorted(wanted & MAKE_KEYS)}
+        statements.append({**make, "Resource": ["*"], "Condition": MAKE_KEYS_CONDITION})
     if wanted & _PASS_ROLE:
         services = {"StringEquals": {"iam:PassedToService": [f"{service}.amazonaws.com" for service in passed_to]}}
         statements.append(

@@ -15,7 +15,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from training_hosts import ENTRY, ROOT, STEPS, Host, Job
+from training_hosts import ENTRY, ROOT, Host, Job
 from training_pictures import picture_folder
 
 from training.distributed import START_TIMEOUT_SECONDS, TIMEOUT_SECONDS
@@ -58,6 +58,9 @@ ENDS_IN_TIME = (
 )
 ORDER = ("random", "half", "truncated", "one", "whole", "random", "renamed", "notice", "random")
 HOST_COUNTS = (1, 2, 4)
+TRAIN_PER_CLASS, EPOCHS = 60, 25
+FEATURE_STEPS, STEPS = 12, 12 + 575
+"""Of 180 train and 6 valid pictures: blocks of 16, then batches of 8 in each epoch."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class Drill:
 
 def uninterrupted(job: Job, folder: Path, data: Path) -> str:
     """The weights' hash of a job of one process that nothing happens to."""
-    (host,) = job.start(folder, data, host_count=1)
+    (host,) = job.start(folder, data, host_count=1, epochs=EPOCHS)
     assert host.finish() == 0, host.log
     return str(host.evidence["weights_sha256"])
 
@@ -84,10 +87,10 @@ def drill(job: Job, folder: Path, data: Path, host_count: int, seed: int) -> Dri
     steps = []
     for kind in kinds:
         entry = ("-c", DIES_WHILE_SAVING, kind) if kind in ("half", "whole", "renamed") else ENTRY
-        hosts = job.start(folder, data, host_count=host_count, entry=entry)
+        hosts = job.start(folder, data, host_count=host_count, entry=entry, epochs=EPOCHS)
         steps.append(_resumed_step(hosts[0]))
         _interrupt(kind, hosts, moments)
-    hosts = job.start(folder, data, host_count=host_count)
+    hosts = job.start(folder, data, host_count=host_count, epochs=EPOCHS)
     steps.append(_resumed_step(hosts[0]))
     codes = [host.finish() for host in hosts]
     assert codes == [0] * host_count, "\n".join(host.log for host in hosts)
@@ -96,7 +99,9 @@ def drill(job: Job, folder: Path, data: Path, host_count: int, seed: int) -> Dri
 
 
 def _resumed_step(host: Host) -> int:
-    return int(host.read_until("resumed_step=").split("resumed_step=")[1].split()[0])
+    line = host.read_until("resumed_step=")
+    assert f"total_steps={STEPS}" in line
+    return int(line.split("resumed_step=")[1].split()[0])
 
 
 def _interrupt(kind: str, hosts: list[Host], moments: random.Random) -> None:
@@ -125,7 +130,8 @@ def table(drills: list[Drill], expected: str) -> str:
         "",
         "Made by `python tests/spot_drills.py`; do not edit. Each column is one job on the CPU that was taken down",
         "that often and started again from its checkpoints each time; its final weights are compared, bit by bit,",
-        "with those of one process that nothing happened to.",
+        f"with those of one process that nothing happened to. The first {FEATURE_STEPS} steps compute features, the",
+        "others train.",
         "",
         "| Interruption | " + " | ".join(f"{d.host_count} process{'es' * (d.host_count > 1)}" for d in drills) + " |",
         "|---|" + "---|" * len(drills),
@@ -146,7 +152,7 @@ def main() -> None:
     """Run the drills on drawn pictures and write the table."""
     job, drills = Job(), []
     with tempfile.TemporaryDirectory() as folder:
-        data = picture_folder(Path(folder) / "pictures")
+        data = picture_folder(Path(folder) / "pictures", train=TRAIN_PER_CLASS)
         try:
             expected = uninterrupted(job, Path(folder) / "undisturbed", data)
             for host_count in HOST_COUNTS:

@@ -93,6 +93,7 @@ class Stack:
             return str(self.template["Parameters"][name].get("Default", name))
         resource = self.resources[name]
         if resource["Type"] in ("AWS::SNS::Topic", "AWS::Lambda::Version", "AWS::Lambda::Alias",
+                                "AWS::Lambda::LayerVersion",
                                 "AWS::StepFunctions::StateMachine", "AWS::StepFunctions::StateMachineVersion",
                                 "AWS::StepFunctions::StateMachineAlias"):  # fmt: skip
             return self.arn(name)
@@ -113,6 +114,8 @@ class Stack:
         match resource["Type"]:
             case "AWS::Lambda::Version":
                 return f"{self.function_arn(properties['FunctionName'])}:1"
+            case "AWS::Lambda::LayerVersion":
+                return f"arn:aws:lambda:{REGION}:{ACCOUNT_ID}:layer:{self.resolve(properties['LayerName'])}:1"
             case "AWS::Lambda::Alias":
                 return f"{self.function_arn(properties['FunctionName'])}:{self.resolve(properties['Name'])}"
             case "AWS::StepFunctions::StateMachineVersion":
@@ -160,6 +163,9 @@ class Stack:
             case "Fn::If":  # every optional part is there
                 chosen = self.resolve(value[1])
                 return self.resolve(value[2]) if chosen is _NO_VALUE else chosen
+            case "Fn::FindInMap":
+                table, first, second = (self.resolve(part) for part in value)
+                return self.template["Mappings"][table][first][second]
             case "Fn::Join":
                 return value[0].join(map(str, self.resolve(value[1])))
         raise NotImplementedError(f"{name} in a policy")

@@ -85,9 +85,10 @@ def stack_server() -> Iterator[StackServer]:
         host, port = server.get_host_and_port()
         url = f"http://{host}:{port}"
         keys = SimpleNamespace(root_access_key_id="AKIA" + "A" * 16, root_secret_access_key="secret")
-        cloudformation.install(
-            SimpleNamespace(account_id=ACCOUNT_ID, region=REGION, endpoint_url=url, identity=keys)  # type: ignore[arg-type]
+        engine: Any = SimpleNamespace(
+            account_id=ACCOUNT_ID, region=REGION, endpoint_url=url, identity=keys, application=None
         )
+        cloudformation.install(engine)
         session = boto3.Session(keys.root_access_key_id, keys.root_secret_access_key, region_name=REGION)
         running = StackServer(Account(session, url))
         LambdaSimpleBackend.invoke = _invoke(running)  # type: ignore[method-assign]

@@ -134,13 +134,22 @@ def tree_sum(parts: Sequence[Tensor]) -> Tensor:
 
 def sum_in_order(worker: Worker, own: Sequence[Tensor]) -> Tensor:
     """Sum over all shards of all processes; `own` has one tensor for each of `worker.shards`."""
-    part = tree_sum(own)
+    return tree_sum(gather_parts(worker, tree_sum(own), "adding up gradients"))
+
+
+def gather_parts(worker: Worker, part: Tensor, doing: str) -> list[Tensor]:
+    """Every process's part, by rank, on all of them; the parts have one shape and type."""
     if worker.world_size == 1:
-        return part
+        return [part]
     parts = [torch.empty_like(part) for _ in range(worker.world_size)]
-    with _talking("adding up gradients"):
+    with _talking(doing):
         dist.all_gather(parts, part)
-    return tree_sum(parts)
+    return parts
+
+
+def is_any(worker: Worker, flag: bool, doing: str) -> bool:
+    """Whether the flag is set on any process."""
+    return any(bool(other) for other in gather_parts(worker, torch.tensor([float(flag)]), doing))
 
 
 def gather_rows(worker: Worker, rows: Tensor) -> Tensor:

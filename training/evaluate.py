@@ -1,16 +1,19 @@
-"""What the exported model scores: model.onnx on the test pictures, through serving's own preprocessing.
+"""What the exported model scores: the network that will be served on the test pictures, through serving's own code.
 
 The champion, the model that serves now, is scored on the same pictures when its classes are the same.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import tarfile
+import tempfile
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +21,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from inference.contract import InputContract, ModelContract
+from inference import runtime
+from inference.contract import NETWORK_FILES, ModelContract
 from inference.preprocessing import decode
 from training.data import Picture, plain
 from training.distributed import Worker, gather_rows
 
-BATCH = 16
+AHEAD = 256
+"""Pictures that wait for a thread at most."""
 MAX_CHAMPION_BYTES = 2 * 1024**3
 """Most that is unpacked from the champion's archive, per file; ONNX files end at 2 GB."""
 MAX_HEADER_BYTES = 1024**2
@@ -35,21 +40,28 @@ THUMBNAIL_SIDE = 160
 """Longer side of a thumbnail in pixels; as JPEG it has a few kilobytes."""
 
 
-def session(model: bytes, threads: int) -> Any:
-    """An ONNX Runtime session on the CPU."""
-    import onnxruntime  # type: ignore[import-untyped]
+@contextlib.contextmanager
+def answering(
+    files: Mapping[str, bytes], contract: ModelContract, threads: int
+) -> Iterator[Callable[[Sequence[Picture]], Iterator[NDArray[np.float32]]]]:
+    """A function from pictures to the logits (K) of each, one after the other, as the server computes them.
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    `files` are those of `NETWORK_FILES`, by name; `threads` pictures are computed at once.
+    """
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(threads) as pool:
+        for name, content in files.items():
+            (Path(folder) / name).write_bytes(content)
+        network = runtime.load(Path(folder), contract, threads)
 
+        def logits_K(picture: Picture) -> NDArray[np.float32]:
+            [row_K] = network.run(plain(picture, contract.input)[None])
+            return row_K  # type: ignore[no-any-return]
 
-def predict(model: Any, pictures: Sequence[Picture], input: InputContract) -> Iterator[NDArray[np.float32]]:
-    """Logits of the pictures, in batches."""
-    for start in range(0, len(pictures), BATCH):
-        x_NCHW = np.stack([plain(picture, input) for picture in pictures[start : start + BATCH]])
-        yield model.run(None, {input.name: x_NCHW})[0]
+        def answer(pictures: Sequence[Picture]) -> Iterator[NDArray[np.float32]]:
+            for start in range(0, len(pictures), AHEAD):  # the pool takes all it gets at once
+                yield from pool.map(logits_K, pictures[start : start + AHEAD])
+
+        yield answer
 
 
 @dataclass(frozen=True)
@@ -62,23 +74,20 @@ class Answers:
 
 
 def answers(
-    worker: Worker, model: bytes, contract: ModelContract, pictures: Sequence[Picture], threads: int
+    worker: Worker, files: Mapping[str, bytes], contract: ModelContract, pictures: Sequence[Picture], threads: int
 ) -> Answers:
-    """The model's answer to every picture; each process does its share of them.
+    """The answer of the network in `files` to every picture; each process does its share of them.
 
     A picture's label counts in the contract's order of classes.
     """
-    own = pictures[worker.rank :: worker.world_size]
     rows_N3 = torch.zeros(len(pictures), 3, dtype=torch.float64)
-    if own:
-        logits_NK = np.concatenate(list(predict(session(model, threads), own, contract.input))).astype(np.float64)
-        weights_NK = np.exp(logits_NK - logits_NK.max(axis=1, keepdims=True))
-        probabilities_NK = weights_NK / weights_NK.sum(axis=1, keepdims=True)
-        everyone = np.arange(len(own))
-        true = probabilities_NK[everyone, [picture.label for picture in own]]
-        labels = logits_NK.argmax(axis=1)
-        own_N3 = np.stack([labels, probabilities_NK[everyone, labels], true], axis=1)
-        rows_N3[worker.rank :: worker.world_size] = torch.from_numpy(own_N3)
+    own = range(len(pictures))[worker.rank :: worker.world_size]
+    with answering(files, contract, threads) as answer:
+        for i, logits_K in zip(own, answer([pictures[i] for i in own]), strict=True):
+            weights_K = np.exp(logits_K.astype(np.float64) - logits_K.max())
+            probabilities_K = weights_K / weights_K.sum()
+            label = int(probabilities_K.argmax())
+            rows_N3[i] = torch.tensor([label, probabilities_K[label], probabilities_K[pictures[i].label]])
     gathered_N3 = gather_rows(worker, rows_N3).numpy()
     return Answers(gathered_N3[:, 0].astype(np.int64), gathered_N3[:, 1], gathered_N3[:, 2])
 
@@ -111,9 +120,9 @@ def report(classes: Sequence[str], matrix: NDArray[np.int64]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Champion:
-    """The champion's model and contract, or the reason why it cannot be compared."""
+    """The champion's networks and contract, or the reason why it cannot be compared."""
 
-    model: bytes = b""
+    files: dict[str, bytes] = field(default_factory=dict)
     contract: ModelContract | None = None
     reason: str = ""
 
@@ -121,7 +130,7 @@ class Champion:
 def champion(channel: Path | None, classes: Sequence[str]) -> Champion:
     """Read the champion's archive, `model.tar.gz` in its channel; nothing of it is executed.
 
-    Only two regular files are read from it, by name and up to a size, so links, foreign paths and surprises in the
+    Only a few regular files are read from it, by name and up to a size, so links, foreign paths and surprises in the
     archive have no effect.
     """
     archive = channel / "model.tar.gz" if channel is not None else None
@@ -129,12 +138,14 @@ def champion(channel: Path | None, classes: Sequence[str]) -> Champion:
         return Champion(reason="there is no champion yet")
     try:
         files = _read_members(archive, CHAMPION_FILES)
-        contract = ModelContract.from_json(json.loads(files["model.json"]))
+        contract = ModelContract.from_json(json.loads(files.pop("model.json")))
+        more = [name for name in NETWORK_FILES[contract.precision] if name not in files]
+        files |= _read_members(archive, more) if more else {}
     except (OSError, EOFError, tarfile.TarError, zlib.error, ValueError, RecursionError) as error:
         return Champion(reason=f"the champion's archive cannot be used: {error}")
     if set(contract.classes) != set(classes):
         return Champion(reason="the champion knows other classes")
-    return Champion(files["model.onnx"], contract)
+    return Champion(files, contract)
 
 
 class _Member(tarfile.TarInfo):
@@ -173,7 +184,7 @@ def champion_labels(
     assert contender.contract is not None
     own_label = np.array([list(classes).index(name) for name in contender.contract.classes])
     labels: NDArray[np.int64] = own_label[
-        answers(worker, contender.model, contender.contract, pictures, threads).labels
+        answers(worker, contender.files, contender.contract, pictures, threads).labels
     ]
     return labels
 

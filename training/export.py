@@ -1,11 +1,12 @@
-"""The model archive: model.onnx, model.safetensors, model.json and code/inference."""
+"""The model archive: model.onnx, model.safetensors, model.json and code/inference; model.xml and model.bin besides for
+bfloat16 and int8."""
 
 from __future__ import annotations
 
 import hashlib
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from training.settings import Settings
 
 MAX_LOGIT_DIFFERENCE = 1e-3
 """Largest accepted difference between ONNX Runtime's and PyTorch's logits, relative to the largest (at least 1)."""
-LIBRARIES = ("torch", "torchvision", "onnx", "onnxruntime", "numpy", "pillow")
+LIBRARIES = ("torch", "torchvision", "onnx", "onnxruntime", "openvino", "numpy", "pillow")
 
 
 class ExportError(RuntimeError):
@@ -88,8 +89,10 @@ def check_agreement(model: Classifier, x_NCHW: Tensor, onnx_logits_NK: NDArray[n
     return difference
 
 
-def write_rest(folder: Path, model: Classifier, contract: ModelContract) -> None:
-    """Put model.safetensors, model.json and code/inference beside model.onnx."""
+def write_rest(folder: Path, model: Classifier, contract: ModelContract, networks: Mapping[str, bytes]) -> None:
+    """Put the other networks, model.safetensors, model.json and code/inference beside model.onnx."""
+    for name, content in networks.items():
+        (folder / name).write_bytes(content)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     save_file(tensors, folder / "model.safetensors")
     (folder / "model.safetensors").chmod(0o644)  # it is written for its owner alone; serving runs as another user

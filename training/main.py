@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import hashlib
-import itertools
 import json
 import math
 import os
@@ -17,8 +16,8 @@ import shutil
 import signal
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
@@ -26,14 +25,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.multiprocessing.spawn import ProcessExitedException, spawn
 
 from inference.contract import ModelContract
-from training import checkpoint, data, evaluate, export, quarantine
+from training import checkpoint, data, evaluate, export, features, precision, quarantine
 from training.backbones import BackboneError, build, calibrate
 from training.checkpoint import CheckpointError
-from training.data import DataError, DataSet, Picture
+from training.data import DataError, DataSet
 from training.distributed import (
     DistributedError,
     Hosts,
@@ -42,15 +40,17 @@ from training.distributed import (
     connected,
     hosts,
     require_agreement,
-    sum_in_order,
 )
 from training.export import ExportError
+from training.mode import mode
 from training.settings import Folders, Settings, SettingsError, failure_path, parse
+from training.steps import FeatureSteps, PictureSteps, Steps
 from training.trainee import Trainee, Validation, learning_rate, to_batch
 
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 128 + signal.SIGTERM
 LOG_INTERVAL_STEPS = 5
 CALIBRATION_PICTURES = 64
+COMPARED_PICTURES = 16
 MAX_LISTED_PICTURES = 10_000
 
 EXPECTED_ERRORS = (SettingsError, DataError, BackboneError, CheckpointError, DistributedError, ExportError)
@@ -66,7 +66,10 @@ class Interruption:
         self.requested = False
         self.in_loop = False
 
-    def __call__(self, _signal: int, _frame: FrameType | None) -> None:
+    def __call__(self) -> bool:
+        return self.requested
+
+    def note(self, _signal: int, _frame: FrameType | None) -> None:
         self.requested = True
         if not self.in_loop:
             raise SystemExit(EXIT_INTERRUPTED)
@@ -80,37 +83,15 @@ def log(**values: object) -> None:
 def keep_freed_memory() -> None:
     """Stop glibc from handing large blocks back to the kernel and fetching them again at every layer.
 
-    This more than doubles a CPU's pictures per second. Other C libraries do not have the call, and keep their habits.
+    This more than doubles a CPU's pictures per second. The one arena is for threads: those of their own would give
+    blocks back all the same. Other C libraries do not have the call, and keep their habits.
     """
-    m_trim_threshold, m_mmap_threshold = -1, -3  # glibc's malloc.h
+    m_trim_threshold, m_mmap_max, m_arena_max = -1, -4, -8  # glibc's malloc.h
     with contextlib.suppress(AttributeError, OSError):
         libc = ctypes.CDLL(None)
-        libc.mallopt(m_trim_threshold, 1 << 30)
-        libc.mallopt(m_mmap_threshold, 1 << 30)
-
-
-class Loader:
-    """Decodes the pictures of the next step while the current one computes."""
-
-    def __init__(self, pictures: Sequence[Picture], settings: Settings, pool: ThreadPoolExecutor) -> None:
-        self.pictures, self.settings, self.pool = pictures, settings, pool
-        self.input = export.input_contract(settings)
-
-    def _augmented(self, epoch: int, index: int) -> NDArray[np.float32]:
-        # The key of the epoch's order is (seed, epoch); this one is longer and never ends in zero, so they differ.
-        return data.augmented(self.pictures[index], self.input, (self.settings.seed, epoch, index + 1))
-
-    def batches(
-        self, epoch: int, wanted: Iterable[NDArray[np.int64]]
-    ) -> Iterator[tuple[NDArray[np.int64], list[NDArray[np.float32]]]]:
-        """For each array of indices: the indices and their pictures (C, H, W)."""
-        ahead: list[tuple[NDArray[np.int64], list[Future[NDArray[np.float32]]]]] = []
-        for indices in itertools.chain(wanted, [None]):
-            if indices is not None:
-                ahead.append((indices, [self.pool.submit(self._augmented, epoch, int(i)) for i in indices]))
-            if ahead and (len(ahead) > 1 or indices is None):
-                due, futures = ahead.pop(0)
-                yield due, [future.result() for future in futures]
+        libc.mallopt(m_trim_threshold, 2**31 - 1)
+        libc.mallopt(m_mmap_max, 0)
+        libc.mallopt(m_arena_max, 1)
 
 
 # --- the run ---------------------------------------------------------------------------------------------------------
@@ -124,7 +105,7 @@ def run(settings: Settings, folders: Folders, worker: Worker, interruption: Inte
 
     # data
     found = data.find(folders.data)
-    bad = quarantine.bad_files(found, export.input_contract(settings), worker, threads)
+    bad = quarantine.bad_files(found, worker, threads)
     pictures = data.split(quarantine.without(found, bad, settings.max_bad_share))
     left_out = [{"picture": found.name(p), "reason": why} for p, why in bad.items()]
     copied = [found.name(p) for p in quarantine.copies(pictures)]
@@ -140,19 +121,34 @@ def run(settings: Settings, folders: Folders, worker: Worker, interruption: Inte
     if settings.weights == "none":
         some = pictures.train[:: -(-len(pictures.train) // CALIBRATION_PICTURES)]
         calibrate(model, to_batch([data.plain(p, export.input_contract(settings)) for p in some], torch.device("cpu")))
-    trainee = Trainee(settings, model, worker.device)
-    without_effect = ("checkpoint_interval_steps", "max_bad_share")
+
+    # mode
+    how = mode(settings.trainable, worker.device)
+    if first:
+        print(f"mode={how.name}: {how.reason}", flush=True)
+    require_agreement(worker, "processors", hashlib.sha256(how.reason.encode()).hexdigest())
+    trainee = Trainee(settings, model, worker.device, how.dtype)
+    without_effect = ("checkpoint_interval_steps", "max_bad_share", "precision", "min_agreement")
     result_settings = {k: v for k, v in asdict(settings).items() if k not in without_effect}
     identity = json.dumps([result_settings, pictures.manifest_sha256, export.weights_sha256(model)], sort_keys=True)
     fingerprint = hashlib.sha256(identity.encode()).hexdigest()
     require_agreement(worker, "pictures, settings or weights", fingerprint)
 
-    # resume
+    # resume: steps are blocks of pictures that get their features, if only the head is trained, and then batches
+    cache = None
+    if how.is_features:
+        torch.set_num_threads(1)  # more would get in the way of those that compute features, and change the head's bits
+        cache = features.Features(
+            model.backbone, model.head.in_features, (*pictures.train, *pictures.valid), export.input_contract(settings),
+            worker, scratch=folders.failure.parent, dtype=how.dtype,
+        )  # fmt: skip
+        cache.restore(folders.checkpoints)
+    feature_steps = len(cache.blocks) if cache else 0
     steps_per_epoch = len(data.epoch_batches(len(pictures.train), settings.batch_size, settings.seed, 0))
-    total_steps = settings.epochs * steps_per_epoch
+    total_steps = feature_steps + settings.epochs * steps_per_epoch
+    step = cache.done if cache else 0
     payload = checkpoint.newest(folders.checkpoints) if first else None
     payload = broadcast_bytes(worker, payload, "resuming from rank 0's checkpoint")
-    step = 0
     if payload:
         state = checkpoint.decode(payload)
         if state["fingerprint"] != fingerprint:
@@ -168,33 +164,34 @@ def run(settings: Settings, folders: Folders, worker: Worker, interruption: Inte
         total_steps=total_steps,
     )  # fmt: skip
 
+    def stop_at(step: int) -> None:
+        print(f"interrupted: stopped after step {step} of {total_steps}", flush=True)
+        raise SystemExit(EXIT_INTERRUPTED)
+
+    interruption.in_loop = True
+
+    # features: what is missing of them, each block on one host
+    if cache is not None:
+        interval = settings.checkpoint_interval_steps
+        for done, stop in cache.computed(folders.checkpoints, threads, interval, interruption):
+            step = max(step, done)
+            tenths = [blocks * 10 // feature_steps for blocks in (done, done - worker.world_size)]
+            if first and tenths[0] > tenths[1]:
+                print(f"features of {done} of {feature_steps} blocks of {features.BLOCK} pictures", flush=True)
+            if stop:
+                stop_at(step)
+
     # loop
-    seen: dict[int, list[int]] = {}
     with ThreadPoolExecutor(threads) as pool:
-        loader = Loader(pictures.train, settings, pool)
-        validation = Validation(
-            trainee, worker, pictures.valid, lambda some: pool.map(lambda p: data.plain(p, loader.input), some)
-        )
-        interruption.in_loop = True
+        steps: Steps = PictureSteps(trainee, worker, pictures, pool, interruption)
+        if cache is not None:
+            steps = FeatureSteps(trainee, worker, pictures, cache, interruption)
+        validation = Validation(trainee, worker, [picture.label for picture in pictures.valid], steps.valid_inputs)
         while step < total_steps:
-            epoch = step // steps_per_epoch
+            epoch, step_of_epoch = divmod(step - feature_steps, steps_per_epoch)
             batches = data.epoch_batches(len(pictures.train), settings.batch_size, settings.seed, epoch)
-            batches = batches[step % steps_per_epoch :]
-            own = [[np.array_split(batch, worker.shard_count)[i] for i in worker.shards] for batch in batches]
-            flat = (indices for shards in own for indices in shards)
-            loaded = loader.batches(epoch, flat)
-            for batch in batches:
-                shard_sums = []
-                for indices, pictures_CHW in itertools.islice(loaded, len(worker.shards)):
-                    seen.setdefault(epoch + 1, []).extend(int(i) for i in indices)
-                    if len(indices) == 0:
-                        shard_sums.append(trainee.no_sums(interruption.requested))
-                        continue
-                    x_NCHW = to_batch(pictures_CHW, worker.device)
-                    y_N = torch.tensor([pictures.train[i].label for i in indices], device=worker.device)
-                    shard_sums.append(trainee.shard_sums(x_NCHW, y_N, len(batch), interruption.requested))
-                sums = sum_in_order(worker, shard_sums)
-                trainee.update(sums, learning_rate(settings, step, total_steps))
+            for sums in steps.sums(epoch, batches[step_of_epoch:]):
+                trainee.update(sums, learning_rate(settings, step - feature_steps, total_steps - feature_steps))
                 step += 1
                 loss, stop = sums[-2:].tolist()
                 if not math.isfinite(loss):
@@ -206,8 +203,7 @@ def run(settings: Settings, folders: Folders, worker: Worker, interruption: Inte
                 if first and (saved or step % LOG_INTERVAL_STEPS == 0):
                     log(epoch=epoch + 1, step=step, train__loss=f"{loss:.4f}")
                 if stop:
-                    print(f"interrupted: stopped after step {step} of {total_steps}", flush=True)
-                    raise SystemExit(EXIT_INTERRUPTED)
+                    stop_at(step)
             if pictures.valid:
                 valid_loss, valid_accuracy = validation.score()
                 if first:
@@ -217,13 +213,15 @@ def run(settings: Settings, folders: Folders, worker: Worker, interruption: Inte
                     )  # fmt: skip
     interruption.in_loop = False
     if interruption.requested:
-        raise SystemExit(EXIT_INTERRUPTED)
+        stop_at(step)
 
     # export
     weights_sha256 = export.weights_sha256(trainee.model)
     require_agreement(worker, "weights after training", weights_sha256)
     trained = {
         "settings": asdict(settings),
+        "mode": how.name,
+        "mode_reason": how.reason,
         "picture_counts": {split: len(getattr(pictures, split)) for split in ("train", "valid", "test")},
         "manifest_sha256": pictures.manifest_sha256,
         "weights_sha256": weights_sha256,
@@ -237,8 +235,13 @@ def run(settings: Settings, folders: Folders, worker: Worker, interruption: Inte
         export.to_onnx(trainee.model, contract, onnx_path)
     onnx = broadcast_bytes(worker, onnx_path.read_bytes() if first else None, "waiting for rank 0's model.onnx")
 
+    choice, networks = precision.choose(worker, settings, contract, pictures, onnx, threads)
+    contract = replace(contract, precision=choice.served)
+    if first:
+        print(f"precision: serving {choice.served}: {choice.reason}", flush=True)
+
     # evaluation: what is measured is what will be served
-    answers = evaluate.answers(worker, onnx, contract, pictures.test, threads)
+    answers = evaluate.answers(worker, networks, contract, pictures.test, threads)
     matrix = evaluate.confusion(pictures.test, answers.labels, len(pictures.classes))
     evaluation = evaluate.report(pictures.classes, matrix)
     worst = evaluate.worst(pictures.test, answers)
@@ -253,7 +256,7 @@ def run(settings: Settings, folders: Folders, worker: Worker, interruption: Inte
         }
         for number, i in enumerate(worst)
     ]
-    evaluation |= {"left_out": left_out, "test_pictures_also_in_train": copied}
+    evaluation |= {"left_out": left_out, "test_pictures_also_in_train": copied, "precision": asdict(choice)}
     contender = evaluate.champion(folders.champion, pictures.classes)
     comparable = contender.contract is not None
     evaluation["champion"] = {"comparable": comparable, "reason": contender.reason, "accuracy": None}
@@ -263,7 +266,12 @@ def run(settings: Settings, folders: Folders, worker: Worker, interruption: Inte
 
     # archive and evidence
     folders.output.mkdir(parents=True, exist_ok=True)
-    listed = len(pictures.train) <= MAX_LISTED_PICTURES
+
+    def read(indices: list[int]) -> dict[str, Any]:
+        """Which train pictures this process has read."""
+        listed = len(pictures.train) <= MAX_LISTED_PICTURES
+        return {"picture_count": len(indices)} | ({"picture_indices": indices} if listed else {})
+
     host_file = {
         "rank": worker.rank,
         "world_size": worker.world_size,
@@ -272,15 +280,14 @@ def run(settings: Settings, folders: Folders, worker: Worker, interruption: Inte
         "resumed_step": resumed_step,
         "total_steps": total_steps,
         "checkpoint_interval_steps": settings.checkpoint_interval_steps,
-        "epochs": [
-            {"epoch": epoch, "picture_count": len(indices)} | ({"picture_indices": indices} if listed else {})
-            for epoch, indices in seen.items()
-        ],
         "weights_sha256": weights_sha256,
+        "epochs": [{"epoch": epoch, **read(indices)} for epoch, indices in steps.seen.items()],
     }
+    if cache is not None:
+        host_file["features"] = read([i for i in cache.own if i < len(pictures.train)])
     (folders.output / f"host-{worker.rank}.json").write_text(json.dumps(host_file))
     if first:
-        check_and_write(folders, trainee, contract, onnx, pictures, evaluation, worst, threads)
+        check_and_write(folders, trainee, contract, networks, pictures, evaluation, worst, threads)
         log(test__accuracy=f"{evaluation['accuracy']:.4f}")
         if comparable:
             log(champion__test_accuracy=f"{evaluation['champion']['accuracy']:.4f}")
@@ -292,21 +299,22 @@ def check_and_write(
     folders: Folders,
     trainee: Trainee,
     contract: ModelContract,
-    onnx: bytes,
+    networks: Mapping[str, bytes],
     pictures: DataSet,
     evaluation: dict[str, Any],
     worst: Sequence[int],
     threads: int,
 ) -> None:
     """Compare ONNX Runtime with PyTorch, then write everything else that rank 0 writes."""
-    some = pictures.test[: evaluate.BATCH]
-    logits_NK = next(evaluate.predict(evaluate.session(onnx, threads), some, contract.input))
+    some = pictures.test[:COMPARED_PICTURES]
+    with evaluate.answering(networks, replace(contract, precision="float32"), threads) as answer:
+        logits_NK = np.stack(list(answer(some)))
     x_NCHW = to_batch([data.plain(picture, contract.input) for picture in some], trainee.device)
     difference = export.check_agreement(trainee.model, x_NCHW, logits_NK)
     print(f"model.onnx agrees with the trained model: largest difference of a logit {difference:.1e}", flush=True)
     accuracy = {"test_accuracy": evaluation["accuracy"], "onnx_max_logit_difference": difference}
     contract = replace(contract, training=contract.training | accuracy)
-    export.write_rest(folders.model, trainee.model, contract)
+    export.write_rest(folders.model, trainee.model, contract, networks)
     contract.dump(folders.output)
     (folders.output / "evaluation.json").write_text(json.dumps(evaluation, indent=2) + "\n")
     for row, i in zip(evaluation["worst_pictures"], worst, strict=True):
@@ -328,8 +336,10 @@ def check_and_write(
 def work(local_rank: int, settings: Settings, folders: Folders, group: Hosts) -> None:
     """One process of the job, from joining the others to leaving them."""
     interruption = Interruption()
-    signal.signal(signal.SIGTERM, interruption)
+    signal.signal(signal.SIGTERM, interruption.note)
     keep_freed_memory()
+    if group.gpu_count > 1:  # the processes of a host share its cores
+        torch.set_num_threads(max(1, torch.get_num_threads() // group.gpu_count))
     with reported(folders.failure), connected(group, local_rank, os.environ) as worker:
         run(settings, folders, worker, interruption)
 

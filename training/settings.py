@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from inference.contract import NETWORK_FILES
+
+PRECISIONS = tuple(NETWORK_FILES)
 WEIGHTS = ("channel", "package", "hub", "none")
 TRAINABLE = ("head", "all")
 
@@ -31,9 +34,10 @@ class Settings:
     """Where the backbone's weights come from: a file in the `weights` channel, an installed package, torchvision's
     hub, or none (random)."""
     trainable: str = "head"
-    """`head`: the backbone stays frozen; `all`: everything but the batch norm statistics is trained."""
+    """`head`: the backbone stays frozen, and each picture goes through it once; `all`: everything but the batch norm
+    statistics is trained."""
     epochs: int = 3
-    """Passes over the training pictures."""
+    """Passes over the training pictures, or over their features."""
     batch_size: int = 32
     """Pictures per step, over all hosts together."""
     image_size: int = 160
@@ -44,9 +48,13 @@ class Settings:
     seed: int = 0
     """Decides order, augmentation and the initial head."""
     checkpoint_interval_steps: int = 10
-    """Steps between two checkpoints: what an interruption repeats at most."""
+    """Steps between two checkpoints, of features as of training: what an interruption repeats at most."""
     max_bad_share: float = 0.05
     """Largest share of the files, 0 to 1, that may be left out because they cannot be decoded as pictures."""
+    precision: str = "float32"
+    """What the model is served in, when it agrees with float32: `float32`, `bfloat16` or `int8`."""
+    min_agreement: float = 0.98
+    """Smallest share of the validation pictures, 0 to 1, on which it must say the same class as in float32."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +94,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--max-bad-share", default=default.max_bad_share, type=float, metavar="X", help="of files that are no pictures"
     )
+    parser.add_argument(
+        "--precision", default=default.precision, choices=PRECISIONS, help="what the model is served in"
+    )
+    parser.add_argument(
+        "--min-agreement", default=default.min_agreement, type=float, metavar="X", help="with float32, to be served so"
+    )
     folders = parser.add_argument_group("outside SageMaker")
     folders.add_argument("--data", type=Path, metavar="DIR", help="pictures; default: the `data` channel")
     folders.add_argument("--output", type=Path, metavar="DIR", help="gets model/, output/ and checkpoints/")
@@ -104,6 +118,8 @@ def _check(settings: Settings) -> None:
         raise SettingsError(f"--seed must be 0 or more, got {settings.seed}")
     if not 0 <= settings.max_bad_share <= 1:
         raise SettingsError(f"--max-bad-share must be between 0 and 1, got {settings.max_bad_share}")
+    if not 0 <= settings.min_agreement <= 1:
+        raise SettingsError(f"--min-agreement must be between 0 and 1, got {settings.min_agreement}")
     if settings.backbone == "efficientnet_lite0" and settings.image_size % 32:
         raise SettingsError(f"--image-size must be a multiple of 32 for efficientnet_lite0, got {settings.image_size}")
     if settings.weights == "none" and settings.trainable == "head":

@@ -6,17 +6,16 @@ Shape suffixes: N pictures, C channels, H/W size, D features, K classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from training.backbones import Classifier, folded
-from training.data import Picture
+from training.backbones import Classifier
 from training.distributed import Worker, gather_rows
 from training.settings import Settings
 
@@ -26,39 +25,47 @@ VALID_BATCH = 16
 
 
 def to_batch(pictures_CHW: Sequence[NDArray[np.float32]], device: torch.device) -> Tensor:
-    """Stack to x_NCHW, channels last in memory."""
+    """Stack to x_NCHW, channels last in memory; on its way to a GPU it does not wait for the copy."""
     x_NCHW = torch.from_numpy(np.stack(pictures_CHW))
-    return x_NCHW.to(device, memory_format=torch.channels_last)
+    if device.type == "cuda":  # not run by this project so far: its machines have no GPU
+        x_NCHW = x_NCHW.pin_memory()
+    return x_NCHW.to(device, memory_format=torch.channels_last, non_blocking=True)
 
 
 class Trainee:
-    """The classifier, which of its parameters are trained, and the optimizer."""
+    """The classifier, which of its parameters are trained, and the optimizer.
 
-    def __init__(self, settings: Settings, model: Classifier, device: torch.device) -> None:
-        self.settings, self.device = settings, device
+    Its input x is features x_ND where only the head is trained, and pictures x_NCHW where everything is.
+    """
+
+    def __init__(
+        self, settings: Settings, model: Classifier, device: torch.device, dtype: torch.dtype = torch.float32
+    ) -> None:
+        """`dtype`: what layers compute in where that is safe, if everything is trained; weights stay float32."""
+        self.settings, self.device, self.dtype = settings, device, dtype
         self.model = model.to(device).to(memory_format=torch.channels_last)
-        head_only = settings.trainable == "head"
-        self.model.backbone.requires_grad_(not head_only)
-        self.frozen: nn.Module | None = folded(self.model.backbone) if head_only else None
+        self.head_only = settings.trainable == "head"
+        self.model.backbone.requires_grad_(not self.head_only)
         self.named = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.parameters = list(self.named.values())
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=settings.learning_rate, weight_decay=WEIGHT_DECAY, foreach=True
         )
+        # float16 has no room for small gradients, so the loss is scaled; the other types do without.
+        self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16 and not self.head_only)
 
-    def logits(self, x_NCHW: Tensor) -> Tensor:
-        if self.frozen is None:
-            features_ND = self.model.backbone(x_NCHW)
-        else:
-            with torch.no_grad():
-                features_ND = self.frozen(x_NCHW)
-        logits_NK: Tensor = self.model.head(features_ND)
-        return logits_NK
+    def logits(self, x: Tensor) -> Tensor:
+        if self.head_only:
+            logits_NK: Tensor = self.model.head(x)
+            return logits_NK
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            logits_NK = self.model(x)
+        return logits_NK.float()
 
-    def shard_sums(self, x_NCHW: Tensor, y_N: Tensor, batch_count: int, stop: bool) -> Tensor:
+    def shard_sums(self, x: Tensor, y_N: Tensor, batch_count: int, stop: bool) -> Tensor:
         """One shard's part of the step, in one vector: the gradients of all parameters, the loss, the stop flag."""
-        loss = F.cross_entropy(self.logits(x_NCHW), y_N, reduction="sum") / batch_count
-        gradients = torch.autograd.grad(loss, self.parameters)
+        loss = F.cross_entropy(self.logits(x), y_N, reduction="sum") / batch_count
+        gradients = torch.autograd.grad(self.scaler.scale(loss), self.parameters)
         rest = torch.stack([loss.detach(), torch.full_like(loss, float(stop)).detach()])
         return torch.cat([*(g.flatten() for g in gradients), rest])
 
@@ -74,17 +81,21 @@ class Trainee:
             parameter.grad = gradient.view_as(parameter)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
 
     def state(self) -> dict[str, Any]:
         parameters = {name: p.detach().cpu() for name, p in self.named.items()}
-        return {"parameters": parameters, "optimizer": self.optimizer.state_dict()}
+        scaler = self.scaler.state_dict()
+        return {"parameters": parameters, "optimizer": self.optimizer.state_dict(), "scaler": scaler}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         with torch.no_grad():
             for name, parameter in self.named.items():
                 parameter.copy_(state["parameters"][name])
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler"])
 
 
 def learning_rate(settings: Settings, step: int, total_steps: int) -> float:
@@ -95,41 +106,26 @@ def learning_rate(settings: Settings, step: int, total_steps: int) -> float:
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, total_steps - warm_up)))
 
 
-Load = Callable[[Sequence[Picture]], Iterable[NDArray[np.float32]]]
+Inputs = Callable[[Sequence[int]], Tensor]
+"""Positions of pictures -> the trainee's input x."""
 
 
 class Validation:
-    """Loss and accuracy on the valid pictures; with a frozen backbone their features are computed once."""
+    """Loss and accuracy on the valid pictures, of which each process takes its share."""
 
-    def __init__(self, trainee: Trainee, worker: Worker, pictures: Sequence[Picture], load: Load) -> None:
-        self.trainee, self.worker, self.count, self.load = trainee, worker, len(pictures), load
-        self.own = pictures[worker.rank :: worker.world_size]
-        self.features: list[Tensor] | None = None
-
-    def _logits(self) -> Iterator[Tensor]:
-        if self.features is not None:
-            yield from (self.trainee.model.head(f_ND) for f_ND in self.features)
-            return
-        kept = []
-        for start in range(0, len(self.own), VALID_BATCH):
-            x_NCHW = to_batch(list(self.load(self.own[start : start + VALID_BATCH])), self.trainee.device)
-            if self.trainee.frozen is None:
-                yield self.trainee.model(x_NCHW)
-            else:
-                kept.append(self.trainee.frozen(x_NCHW))
-                yield self.trainee.model.head(kept[-1])
-        if self.trainee.frozen is not None:
-            self.features = kept
+    def __init__(self, trainee: Trainee, worker: Worker, labels: Sequence[int], inputs: Inputs) -> None:
+        self.trainee, self.worker, self.labels, self.inputs = trainee, worker, labels, inputs
+        self.own = range(worker.rank, len(labels), worker.world_size)
 
     @torch.no_grad()
     def score(self) -> tuple[float, float]:
         """(loss, accuracy), the same on every process."""
-        rows = torch.zeros(self.count, 2, dtype=torch.float64)
-        if self.own:
-            logits_NK = torch.cat(list(self._logits())).cpu()
-            labels_N = torch.tensor([picture.label for picture in self.own])
-            right_N = logits_NK.argmax(dim=1) == labels_N
-            losses_N = F.cross_entropy(logits_NK, labels_N, reduction="none")
-            rows[self.worker.rank :: self.worker.world_size] = torch.stack([losses_N, right_N], dim=1).double()
-        loss, accuracy = gather_rows(self.worker, rows).mean(dim=0).tolist()
+        rows_N2 = torch.zeros(len(self.labels), 2, dtype=torch.float64)
+        for start in range(0, len(self.own), VALID_BATCH):
+            some = self.own[start : start + VALID_BATCH]
+            logits_NK = self.trainee.logits(self.inputs(some)).cpu()
+            y_N = torch.tensor([self.labels[i] for i in some])
+            rows_N2[some, 0] = F.cross_entropy(logits_NK, y_N, reduction="none").double()
+            rows_N2[some, 1] = (logits_NK.argmax(dim=1) == y_N).double()
+        loss, accuracy = gather_rows(self.worker, rows_N2).mean(dim=0).tolist()
         return loss, accuracy

@@ -1,197 +1,37 @@
-"""Everything that can be set: the schema of `kelpie.toml` and of an execution's input.
+"""Everything that can be set in `kelpie.toml`: what the stack is made of, and the defaults of every execution.
 
+The sections that an execution's input may override are in workflow/execution_input.py; those of the stack are here.
 Each field has its unit, its range and its default here and nowhere else. From this one source come the checks of
-`kelpie.toml`, the JSON Schema that the ResolveInput Lambda checks inputs with, the defaults that it merges them into,
-and docs/reference/settings.md. Importing this module is cheap: it needs no AWS library.
+`kelpie.toml`, the defaults that the ResolveInput Lambda merges inputs into, and docs/reference/settings.md. Importing
+this module is cheap: it needs no AWS library.
 """
 
 from __future__ import annotations
 
-import json
-import re
 import tomllib
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from workflow.errors import ConfigError
-from workflow.instances import LOCAL_STORAGE
-from workflow.names import MAX_PROJECT_LENGTH, MAX_SAGEMAKER_NAME_LENGTH
+from workflow.execution_input import ORDER_RULES, ExecutionInput, SharedSections
+from workflow.names import MAX_PROJECT_LENGTH
+from workflow.section import FIX, Section, check_order, explain
 
 DEFAULT_FILE = Path("kelpie.toml")
-
-S3_FOLDER = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/([^/\s\x24{}][^\s\x24{}]*/)?(_SUCCESS)?$"
-"""A bucket or a folder in it. The slash at the end is required: without it `dogs` would also match `dogs-old/`.
-
-The marker object `_SUCCESS` in it stands for the folder: that is what an event about new data names.
-"""
-
-# Look-arounds would be clearer than "t and then no digit", but pydantic's regular expressions have none.
-HOSTING_INSTANCE = r"^ml\.([a-su-z][a-z0-9-]*|t[a-z][a-z0-9-]*)\.[a-z0-9-]+$"
-"""An instance type that can scale automatically: burstable ones (ml.t2, ml.t3, ...) cannot.
-
-Source: SageMaker developer guide, automatic scaling prerequisites, read 2026-11.
-"""
-
-TRAINING_JOB = r"^([a-z][a-z0-9-]*-[0-9a-f]{32}-[0-9])?$"
-"""The name of a training job of an execution, or nothing."""
 
 IMAGE_TAG = r"^[0-9][A-Za-z0-9_.-]*-py3[0-9]+-[A-Za-z0-9_.-]*sagemaker[A-Za-z0-9_.-]*$"
 """A tag of the AWS Deep Learning Containers for SageMaker. It says which Python the image has, for which the libraries
 that the image lacks are fetched."""
 
-MODEL_PACKAGE = r"^(arn:aws[a-z-]*:sagemaker:[a-z0-9-]+:[0-9]{12}:model-package/[a-z][a-z0-9-]*/[0-9]+)?$"
-"""The ARN of a version of a model package group, or nothing."""
-
 SCHEDULE_EXPRESSION = r"^(rate|cron|at)\([^()]+\)$"
 """An expression of EventBridge Scheduler, by its looks; what is inside is checked before a deployment."""
-
-PROGRAM = r"^(inference/([A-Za-z0-9_-]+/)*[A-Za-z0-9_-]+\.py)?$"
-"""The path of a handler in the model archive's `code/`, or nothing."""
-
-ONE_DAY = 86_400
-
-ORDER_RULES: list[list[str]] = [
-    ["hosting.min_instance_count", "<=", "hosting.max_instance_count"],
-    ["training.instance_count", "<=", "training.batch_size"],
-]
-"""Rules between two settings, which JSON Schema cannot say."""
 
 STACK_ORDER_RULES: list[list[str]] = [
     ["concurrency.classify_provisioned_min", "<=", "concurrency.classify_provisioned_max"],
 ]
 """The same between two settings of the stack, which no execution's input can hold."""
-
-SAME_KIND_RULES: dict[str, str] = {
-    "training.instance_type": LOCAL_STORAGE,
-    "hosting.instance_type": LOCAL_STORAGE,
-}
-"""Settings that an execution's input may override by a value of the same kind only: if `kelpie.toml`'s matches the
-pattern, the input's must, and if not, not. A volume's KMS key is in the definition or it is not; see
-docs/decisions/0010-volume-keys.md."""
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
-
-
-class DataSettings(Section):
-    """The pictures to learn from."""
-
-    s3_uri: Annotated[str, Field(pattern=S3_FOLDER, max_length=1024)] = "s3://${DataBucket}/datasets/default/"
-    """Folder of the pictures, ending with a slash: `train/<class>/*`, `valid/`, `test/`, or just `<class>/*`.
-    Default: the folder `datasets/default/` of the project's own data bucket."""
-
-
-class TrainingSettings(Section):
-    """The model, how it learns, and the machines it learns on."""
-
-    backbone: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)] = "efficientnet_lite0"
-    """Name of the network: `efficientnet_lite0` or one of torchvision's classification models."""
-    weights: Literal["channel", "package", "hub", "none"] = "channel"
-    """Where the pre-trained weights come from: the `weights` channel, an installed package, a hub (needs the
-    internet, so not under network isolation), or nowhere."""
-    trainable: Literal["head", "all"] = "head"
-    """What is trained: only the classifier on top, or every layer."""
-    epochs: Annotated[int, Field(ge=1, le=1000)] = 3
-    """How many times training goes through all pictures."""
-    batch_size: Annotated[int, Field(ge=1, le=65_536)] = 32
-    """Pictures per step over all hosts together; each host takes its share."""
-    image_size: Annotated[int, Field(ge=32, le=1024, multiple_of=32)] = 160
-    """Width and height, in pixels, that pictures are brought to."""
-    learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.006
-    """Step size of the optimiser at its peak."""
-    seed: Annotated[int, Field(ge=0, le=2_147_483_647)] = 0
-    """Everything random is derived from this number."""
-    checkpoint_interval_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 10
-    """Steps between two checkpoints: what an interruption can cost at most."""
-    max_bad_share: Annotated[float, Field(ge=0, le=1)] = 0.05
-    """Share of the files that may be unusable as pictures: they are left out and listed; above it, the job fails."""
-    instance_type: Annotated[str, Field(pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9-]+$", max_length=63)] = "ml.c5.xlarge"
-    """Instance type of each training host."""
-    instance_count: Annotated[int, Field(ge=1, le=100)] = 2
-    """Number of training hosts."""
-    volume_size_gb: Annotated[int, Field(ge=1, le=16_384)] = 30
-    """Size of each host's volume, in GB: the pictures and the checkpoints must fit."""
-    managed_spot: bool = True
-    """Train on spare capacity, which costs less and may be interrupted; training resumes from its checkpoint."""
-    max_runtime_seconds: Annotated[int, Field(ge=60, le=5 * ONE_DAY)] = 7200
-    """Longest time of training itself, in seconds; a job that takes longer is stopped and the execution fails."""
-    max_spot_wait_seconds: Annotated[int, Field(ge=60, le=5 * ONE_DAY)] = 7200
-    """Longest time to wait for spot capacity, in seconds, on top of `max_runtime_seconds`."""
-
-
-class GateSettings(Section):
-    """What a model must reach on the test pictures before it may be deployed."""
-
-    min_test_accuracy: Annotated[float, Field(ge=0, le=1)] = 0.9
-    """Smallest share of test pictures that must be classified correctly."""
-    max_regression: Annotated[float, Field(ge=0, le=1)] = 0.02
-    """By how much the accuracy may be lower than that of the model that serves now, on the same pictures."""
-
-
-class HostingSettings(Section):
-    """The machines behind the endpoint, and when there are more or fewer of them."""
-
-    instance_type: Annotated[str, Field(pattern=HOSTING_INSTANCE, max_length=63)] = "ml.c5.large"
-    """Instance type of the endpoint. Burstable types (ml.t2, ml.t3, ...) cannot scale automatically."""
-    min_instance_count: Annotated[int, Field(ge=1, le=100)] = 1
-    """Number of instances that always run; not above `max_instance_count`."""
-    max_instance_count: Annotated[int, Field(ge=1, le=100)] = 3
-    """Largest number of instances."""
-    target_invocations_per_instance: Annotated[float, Field(gt=0, le=1_000_000)] = 600.0
-    """Requests per instance and MINUTE that autoscaling aims at: more adds instances, fewer removes them."""
-    scale_in_cooldown_seconds: Annotated[int, Field(ge=0, le=3600)] = 300
-    """Time after removing instances before more are removed, in seconds."""
-    scale_out_cooldown_seconds: Annotated[int, Field(ge=0, le=3600)] = 60
-    """Time after adding instances before more are added, in seconds."""
-    program: Annotated[str, Field(pattern=PROGRAM, max_length=256)] = ""
-    """Python file below `inference/` with a `model_fn`, `input_fn`, `predict_fn` or `output_fn` of your own; empty:
-    Kelpie's. It ships with the model, so a model that was trained before the file was there does not have it."""
-
-
-class SmokeTestSettings(Section):
-    """What the endpoint must answer for a few known pictures before the new model is promoted."""
-
-    min_accuracy: Annotated[float, Field(ge=0, le=1)] = 0.7
-    """Smallest share of the known pictures that must be classified correctly."""
-    max_latency_ms: Annotated[int, Field(ge=1, le=60_000)] = 5000
-    """Longest time that an answer may take, in milliseconds."""
-
-
-class SharedSections(Section):
-    """The sections of `kelpie.toml` that the input of an execution may override, for this execution only."""
-
-    data: DataSettings = DataSettings()
-    training: TrainingSettings = TrainingSettings()
-    gate: GateSettings = GateSettings()
-    hosting: HostingSettings = HostingSettings()
-    smoke_test: SmokeTestSettings = SmokeTestSettings()
-
-
-class ResumeSettings(Section):
-    """Go on from what an earlier execution has trained; `kelpie resume` fills it in."""
-
-    training_job: Annotated[str, Field(pattern=TRAINING_JOB, max_length=MAX_SAGEMAKER_NAME_LENGTH)] = ""
-    """Name of the earlier execution's training job; empty to train from the beginning. With the same data, code and
-    settings its model is used when it completed, else its checkpoints; with others it is not used at all."""
-
-
-class RollbackSettings(Section):
-    """Bring an earlier registered version back instead of training; `kelpie rollback` fills it in."""
-
-    model_package_arn: Annotated[str, Field(pattern=MODEL_PACKAGE, max_length=256)] = ""
-    """ARN of the approved version that shall serve again; empty to train. With it nothing is trained, judged or
-    registered, and `resume` has no effect."""
-
-
-class ExecutionInput(SharedSections):
-    """The input of an execution."""
-
-    resume: ResumeSettings = ResumeSettings()
-    rollback: RollbackSettings = RollbackSettings()
 
 
 class ProjectSettings(Section):
@@ -404,166 +244,6 @@ def load(path: Path | None = None) -> Config:
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"{path} has values that are not allowed.", _explain(error, Config), _FIX) from error
-    _check_order(config.model_dump(), path, [*ORDER_RULES, *STACK_ORDER_RULES])
+        raise ConfigError(f"{path} has values that are not allowed.", explain(error, Config), FIX) from error
+    check_order(config.model_dump(), path, [*ORDER_RULES, *STACK_ORDER_RULES])
     return config
-
-
-def check_execution_input(values: dict[str, Any], config: Config) -> None:
-    """Check an execution's input against the same rules as ResolveInput, before anything is started.
-
-    Raises:
-        ConfigError: A key is unknown, or a value is not allowed.
-    """
-    try:
-        json.dumps(values, ensure_ascii=False).encode()
-    except (ValueError, RecursionError) as error:  # half a character: Python reads it, AWS does not
-        raise ConfigError("the execution input is no JSON that AWS can read.", str(error), _FIX) from error
-    if not isinstance(values.get("Comment", ""), str):
-        raise ConfigError("the execution input has values that are not allowed.", "Comment must be a text", _FIX)
-    given = {name: _whole(section) for name, section in values.items() if name != "Comment"}
-    merged = config.defaults()
-    try:
-        ExecutionInput.model_validate(given)
-    except ValidationError as error:
-        explained = _explain(error, ExecutionInput)
-        raise ConfigError("the execution input has values that are not allowed.", explained, _FIX) from error
-    for name, section in given.items():
-        merged[name] |= section
-    _check_order(merged, "the execution input")
-    _check_kinds(merged, config)
-
-
-def _whole(section: Any) -> Any:
-    """JSON Schema takes 3.0 for an integer, and so does ResolveInput."""
-    if not isinstance(section, dict):
-        return section
-    return {key: int(v) if isinstance(v, float) and v.is_integer() else v for key, v in section.items()}
-
-
-def execution_input_schema() -> dict[str, Any]:
-    """JSON Schema (draft-07) of an execution's input.
-
-    Nothing is required and nothing unknown is allowed, but for the `Comment` that the console puts in. The extra
-    keyword `x-order-rules` holds the rules between two settings as [left, operator, right], and `x-same-kind-rules`
-    the settings whose default and override must both match a pattern or both not. There are no defaults in it: those
-    of the deployed `kelpie.toml` reach ResolveInput through the state machine.
-    """
-    sections = {name: _section_schema(field.annotation) for name, field in ExecutionInput.model_fields.items()}
-    return {
-        "$schema": "http://json-schema.org/draft-07/schema#",
-        "title": "Kelpie execution input",
-        "type": "object",
-        "additionalProperties": False,
-        "properties": {"Comment": {"type": "string"}, **sections},
-        "x-order-rules": ORDER_RULES,
-        "x-same-kind-rules": SAME_KIND_RULES,
-    }
-
-
-def reference() -> str:
-    """The text of docs/reference/settings.md."""
-    only_input = {name: field for name, field in ExecutionInput.model_fields.items() if name not in Config.model_fields}
-    lines = [
-        "# Settings",
-        "",
-        "Generated from `workflow/config.py`; do not edit. All of these are optional keys of `kelpie.toml`, except",
-        "those of the last two sections.",
-        f"The sections {', '.join(f'`{name}`' for name in SharedSections.model_fields)} can also be given in the input",
-        "of an execution, for that execution only.",
-        f"The sections {' and '.join(f'`{name}`' for name in only_input)} are about one execution: they stand in its",
-        "input only, never in `kelpie.toml`.",
-        "",
-    ]
-    for name, section in {**Config.model_fields, **only_input}.items():
-        schema = _section_schema(section.annotation)
-        heading = f"## {name}, in an execution's input only" if name in only_input else f"## [{name}]"
-        lines += [heading, "", *schema["description"].splitlines(), ""]
-        lines += ["| Key | Default | Allowed | Meaning |", "|---|---|---|---|"]
-        for key, rules in schema["properties"].items():
-            default = getattr(section.default, key)
-            shown = list(default) if isinstance(default, tuple) else default
-            lines.append(f"| `{key}` | `{_toml(shown)}` | {_allowed(rules)} | {rules['description']} |")
-        lines.append("")
-    rules_text = [f"`{left}` {operator} `{right}`" for left, operator, right in [*ORDER_RULES, *STACK_ORDER_RULES]]
-    lines += ["## Between settings", "", *[f"- {text}" for text in rules_text], ""]
-    return "\n".join(lines)
-
-
-_FIX = "look the key up in docs/reference/settings.md"
-
-
-def _section_schema(section: Any) -> dict[str, Any]:
-    schema: dict[str, Any] = section.model_json_schema()
-    for rules in schema["properties"].values():
-        rules.pop("default", None)
-        rules.pop("title", None)
-        if "const" in rules:
-            rules["enum"] = [rules.pop("const")]
-        rules["description"] = " ".join(rules["description"].split())
-    schema.pop("title", None)
-    return schema
-
-
-def _explain(error: ValidationError, whole: type[Section]) -> str:
-    """For each wrong key: where, what it was, what is allowed, and which key may have been meant."""
-    lines = []
-    for problem in error.errors():
-        where = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            siblings = _siblings(problem["loc"], whole)
-            lines.append(f"{where}: there is no such key; allowed: {', '.join(siblings)}")
-            lines += [f"did you mean {near}?" for near in get_close_matches(str(problem["loc"][-1]), siblings, 1)]
-        else:
-            lines.append(f"{where} = {problem['input']!r}: {problem['msg']}")
-    return "\n".join(lines)
-
-
-def _siblings(location: tuple[int | str, ...], whole: type[Section]) -> list[str]:
-    fields: Any = whole.model_fields
-    for part in location[:-1]:
-        fields = fields[str(part)].annotation.model_fields
-    return sorted(fields)
-
-
-def _check_order(values: dict[str, Any], source: Path | str, rules: list[list[str]] = ORDER_RULES) -> None:
-    def value(key: str) -> int:
-        section, name = key.split(".")
-        return int(values[section][name])
-
-    for left, operator, right in rules:
-        if value(left) > value(right):
-            detail = f"{left} = {value(left)}, {right} = {value(right)}: must be {left} {operator} {right}"
-            raise ConfigError(f"{source} has values that are not allowed.", detail, _FIX)
-
-
-def _check_kinds(values: dict[str, Any], config: Config) -> None:
-    for key, pattern in SAME_KIND_RULES.items():
-        section, name = key.split(".")
-        default, value = str(config.defaults()[section][name]), str(values[section][name])
-        if (re.match(pattern, default) is None) != (re.match(pattern, value) is None):
-            detail = (
-                f"{key} = {value!r}, and the stack was deployed for {default!r}: one has local storage, which takes no "
-                "KMS key, and the other has none"
-            )
-            fix = f"set {key} in kelpie.toml and deploy again"
-            raise ConfigError("the execution input has values that are not allowed.", detail, fix)
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f'"{value}"' if isinstance(value, str) else str(value)
-
-
-def _allowed(rules: dict[str, Any]) -> str:
-    if "enum" in rules:
-        return ", ".join(f"`{_toml(value)}`" for value in rules["enum"])
-    if rules["type"] in ("integer", "number"):
-        smallest = str(rules["minimum"]) if "minimum" in rules else f"above {rules['exclusiveMinimum']}"
-        step = f", a multiple of {rules['multipleOf']}" if "multipleOf" in rules else ""
-        return f"{rules['type']}, {smallest} to {rules['maximum']}{step}"
-    if "pattern" in rules:
-        pattern = rules["pattern"].replace("|", "\\|")
-        return f"`{pattern}`"
-    return str(rules["type"])

@@ -13,9 +13,10 @@ from botocore.exceptions import ClientError
 
 from workflow import executions, listing, models
 from workflow.account import Account, flag
-from workflow.config import Config, check_execution_input
+from workflow.config import Config
 from workflow.deployment.stack import StackOutputs
 from workflow.errors import KelpieError
+from workflow.execution_input import check_execution_input
 from workflow.models import Version
 
 
@@ -70,7 +71,7 @@ def resume(account: Account, outputs: StackOutputs, config: Config, execution: s
         )
     comment = listing.comment(f"kelpie resume of {earlier.name}")
     execution_input = {**earlier.input, "resume": {"training_job": job}, "Comment": comment}
-    check_execution_input(execution_input, config)
+    check_execution_input(execution_input, config.defaults())
     expectation = _expectation(account, str(job))
     arn = executions.start(account, outputs.state_machine_arn, execution_input)
     return Recovery(arn, expectation)
@@ -93,7 +94,7 @@ def rollback(account: Account, outputs: StackOutputs, config: Config, version: s
     now = next((found for found in versions if found.serves), None)
     chosen = _choose(versions, now, version, flag(account))
     execution_input = {"rollback": {"model_package_arn": chosen.arn}, "Comment": listing.comment("kelpie rollback")}
-    check_execution_input(execution_input, config)
+    check_execution_input(execution_input, config.defaults())
     arn = executions.start(account, outputs.state_machine_arn, execution_input)
     serves = f"now serves {now}" if now else "no version is recorded as the one that serves"
     return Recovery(arn, f"brings back version {chosen}; {serves}")

@@ -11,9 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from workflow.config import Config, SharedSections, reference
+from workflow.config import STACK_ORDER_RULES, Config
 from workflow.cost import costs
 from workflow.deployment.packaging import SOURCE_ROOT
+from workflow.execution_input import ORDER_RULES, ExecutionInput, SharedSections
+from workflow.section import section_schema
 
 _WIDTH = 100
 
@@ -71,6 +73,34 @@ def command_line() -> str:
     return f"{text.strip()}\n\n{_EXIT_CODES}"
 
 
+def settings() -> str:
+    """docs/reference/settings.md: every key of `kelpie.toml` and of an execution's input."""
+    only_input = {name: field for name, field in ExecutionInput.model_fields.items() if name not in Config.model_fields}
+    lines = [
+        "# Settings",
+        "",
+        "Generated from `workflow/config.py` and `workflow/execution_input.py`; do not edit. All of these are optional",
+        "keys of `kelpie.toml`, except those of the last two sections.",
+        f"The sections {', '.join(f'`{name}`' for name in SharedSections.model_fields)} can also be given in the input",
+        "of an execution, for that execution only.",
+        f"The sections {' and '.join(f'`{name}`' for name in only_input)} are about one execution: they stand in its",
+        "input only, never in `kelpie.toml`.",
+        "",
+    ]
+    for name, section in {**Config.model_fields, **only_input}.items():
+        schema = section_schema(section.annotation)
+        heading = f"## {name}, in an execution's input only" if name in only_input else f"## [{name}]"
+        lines += [heading, "", *schema["description"].splitlines(), ""]
+        lines += ["| Key | Default | Allowed | Meaning |", "|---|---|---|---|"]
+        for key, rules in schema["properties"].items():
+            default = getattr(section.default, key)
+            lines.append(f"| `{key}` | `{toml(default)}` | {_allowed(rules)} | {rules['description']} |")
+        lines.append("")
+    rules_text = [f"`{left}` {operator} `{right}`" for left, operator, right in [*ORDER_RULES, *STACK_ORDER_RULES]]
+    lines += ["## Between settings", "", *[f"- {text}" for text in rules_text], ""]
+    return "\n".join(lines)
+
+
 def states() -> str:
     """docs/reference/states.md: every state of the definition, in the order of the story."""
     from workflow import definition
@@ -79,7 +109,7 @@ def states() -> str:
     lines = [
         "# States",
         "",
-        "Generated from `workflow/definition.py`; do not edit. Every state of the state machine. `on failure` is where",
+        "Generated from `workflow/definition/`; do not edit. Every state of the state machine. `on failure` is where",
         "a Task goes whatever happens to it; the machine itself may take "
         f"{definition.TIMEOUT_SECONDS // 86_400} days, which is longer than every path.",
         "",
@@ -109,7 +139,7 @@ def errors() -> str:
     lines = [
         "# Errors",
         "",
-        "Generated from the Lambdas and `workflow/definition.py`; do not edit. The error of a failed execution, its",
+        "Generated from the Lambdas and `workflow/definition/`; do not edit. The error of a failed execution, its",
         "cause and its notification carry one of these names, or the name that AWS gave the error.",
         "",
         "## Raised by a Lambda",
@@ -218,7 +248,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "errors.md": errors,
     "local-cloud.md": local_cloud,
     "metrics.md": metrics,
-    "settings.md": reference,
+    "settings.md": settings,
     "states.md": states,
 }
 """The generated pages of docs/reference, by file name."""
@@ -232,6 +262,19 @@ def _fixes() -> list[tuple[str, str]]:
             table: tuple[tuple[str, str], ...] = ast.literal_eval(node.value)
             return list(table)
     raise LookupError(f"{handler} has no FIXES")
+
+
+def _allowed(rules: dict[str, Any]) -> str:
+    if "enum" in rules:
+        return ", ".join(f"`{toml(value)}`" for value in rules["enum"])
+    if rules["type"] in ("integer", "number"):
+        smallest = str(rules["minimum"]) if "minimum" in rules else f"above {rules['exclusiveMinimum']}"
+        step = f", a multiple of {rules['multipleOf']}" if "multipleOf" in rules else ""
+        return f"{rules['type']}, {smallest} to {rules['maximum']}{step}"
+    if "pattern" in rules:
+        pattern = rules["pattern"].replace("|", "\\|")
+        return f"`{pattern}`"
+    return str(rules["type"])
 
 
 def _resource(state: dict[str, Any]) -> str:

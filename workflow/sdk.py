@@ -82,9 +82,9 @@ __all__ = [
     "Chain",
     "Choice",
     "ChoiceRule",
-    "DynamoDBDeleteItemStep",
     "DynamoDBGetItemStep",
     "DynamoDBPutItemStep",
+    "DynamoDBUpdateItemStep",
     "EndpointConfigStep",
     "EndpointStep",
     "Expr",
@@ -167,8 +167,8 @@ class DynamoDBPutItemStep(_Complete, steps.DynamoDBPutItemStep):  # type: ignore
     """Writes one item."""
 
 
-class DynamoDBDeleteItemStep(_Complete, steps.DynamoDBDeleteItemStep):  # type: ignore[misc]
-    """Deletes one item."""
+class DynamoDBUpdateItemStep(_Complete, steps.DynamoDBUpdateItemStep):  # type: ignore[misc]
+    """Changes parts of one item."""
 
 
 class SnsPublishStep(_Complete, steps.SnsPublishStep):  # type: ignore[misc]

@@ -546,7 +546,14 @@ def test_an_execution_gives_way_to_one_that_runs_and_names_it() -> None:
 def test_the_lock_of_an_execution_that_has_ended_is_taken_over(status: str) -> None:
     taken = lock({"DescribeLockOwner": {"Status": status}})
     assert taken.path[-1] == "RollBack?"
-    assert taken.parameters["TakeOverLock"]["ExpressionAttributeValues"] == {":stale": {"S": OTHER_EXECUTION}}
+    taking = taken.parameters["TakeOverLock"]
+    assert (taking["ConditionExpression"], taking["UpdateExpression"]) == (
+        "#owner = :stale",
+        "SET #owner = :me, acquired_at = :now ADD unswept :unswept",
+    )
+    values = taking["ExpressionAttributeValues"]
+    assert values[":stale"] == {"S": OTHER_EXECUTION}
+    assert values[":unswept"] == {"SS": [OTHER_EXECUTION]}, "the sweep has to know from whom it was taken"
 
 
 def test_the_lock_of_an_execution_that_is_forgotten_is_taken_over() -> None:
@@ -600,3 +607,10 @@ def test_a_lock_that_another_took_over_first_is_waited_for() -> None:
 def test_the_lock_is_released_by_its_owner_only(state: str) -> None:
     assert STATES[state]["Parameters"]["ConditionExpression"] == "#owner = :me"
     assert STATES[state]["Parameters"]["ExpressionAttributeValues"] == {":me": {"S.$": "$$.Execution.Id"}}
+
+
+@pytest.mark.parametrize("state", ["AcquireLock", "AcquireFreedLock", "ReleaseLock", "ReleaseLockAfterFailure"])
+def test_from_whom_the_lock_was_taken_over_survives_its_release_and_the_next_owner(state: str) -> None:
+    asked = STATES[state]
+    assert asked["Resource"].endswith("dynamodb:updateItem"), "putItem and deleteItem would forget it"
+    assert "unswept" not in asked["Parameters"]["UpdateExpression"]

@@ -12,6 +12,8 @@ from deployer_policy import COMMANDS, DOCUMENTS, OPERATION, OPTIONAL_RESOURCE_TY
 from policy_sentry.querying.actions import get_action_data
 
 from workflow.deployment import template
+from workflow.local.decisions import Policies, Request, decide
+from workflow.local.policies import Caller
 
 WHOLE = template.parse(template.TEMPLATE_FILE.read_text(encoding="utf-8"))
 ALL = sorted({action for policy in DOCUMENTS.values() for one in policy["Statement"] for action in one["Action"]})
@@ -54,7 +56,7 @@ def resources_of(action: str) -> set[str]:
 
 
 def test_every_action_exists_and_can_be_narrowed_down_to_what_it_is() -> None:
-    for action in set(ALL) - UNSCOPED.keys():
+    for action in set(ALL) - UNSCOPED.keys() - deployer_policy.MAKE_KEYS:
         service = action.partition(":")[0]
         forms = {form.split(":")[2] for form in resources_of(action) - {"*"}}
         assert service in forms, action
@@ -67,7 +69,64 @@ def test_what_is_allowed_everywhere_has_no_resources_or_a_reason() -> None:
         assert has_resources == ("has no resources" not in why), action
     for policy in DOCUMENTS.values():
         for statement in policy["Statement"]:
-            assert ("*" in statement["Resource"]) == (statement["Sid"] == "NoResources")
+            assert ("*" in statement["Resource"]) == (statement["Sid"] in ("NoResources", "MakeKeys"))
+
+
+KEY = "arn:aws:kms:us-east-1:123456789012:key/0f"
+MAKING: dict[str, Any] = {
+    "aws:RequestTag/kelpie:project": "dogs",
+    "aws:TagKeys": ["kelpie:project"],
+    "aws:CalledVia": ["cloudformation.amazonaws.com"],
+}
+
+
+def allows(action: str, resource: str, **context: Any) -> bool:
+    """Whether the deployer and the operator in one person may do it for a project called dogs."""
+    documents = [
+        json.loads(deployer_policy.filled_in(policy, "dogs", "us-east-1", "123456789012"))
+        for policy in DOCUMENTS.values()
+    ]
+    role = "arn:aws:iam::123456789012:role/deployer"
+    request = Request(Caller(role, role), action, resource, context)
+    own = {"Statement": [{"Effect": "Allow", "Principal": {"AWS": "123456789012"}, "Action": "kms:*", "Resource": "*"}]}
+    return decide(request, Policies(tuple(documents), None, own if resource == KEY else None)).allowed
+
+
+@pytest.mark.parametrize("action", sorted(one for one in ALL if one.startswith("kms:") and one not in UNSCOPED))
+def test_no_other_projects_key_is_used_changed_or_deleted(action: str) -> None:
+    for tags, whose in (({}, "untagged"), ({"aws:ResourceTag/kelpie:project": "cats"}, "another project's")):
+        assert not allows(action, KEY, **tags), whose
+    if action not in deployer_policy.MAKE_KEYS:
+        assert allows(action, KEY, **{"aws:ResourceTag/kelpie:project": "dogs"})
+
+
+def test_an_alias_of_the_projects_name_only() -> None:
+    for action in deployer_policy.ALIASES:
+        assert allows(action, "arn:aws:kms:us-east-1:123456789012:alias/dogs")
+        assert not allows(action, "arn:aws:kms:us-east-1:123456789012:alias/cats")
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        {"aws:RequestTag/kelpie:project": "cats"},
+        {"aws:TagKeys": ["kelpie:project", "other"]},
+        {"aws:CalledVia": ["lambda.amazonaws.com"]},
+    ],
+    ids=lambda strange: next(iter(strange)),
+)
+def test_only_cloudformation_makes_and_tags_keys_and_with_the_projects_tag_only(strange: dict[str, Any]) -> None:
+    assert allows("kms:CreateKey", "*", **MAKING)
+    assert allows("kms:TagResource", KEY, **MAKING)
+    for key in (*strange, *MAKING):
+        changed = {name: value for name, value in {**MAKING, **strange}.items() if name in strange or name != key}
+        assert not allows("kms:CreateKey", "*", **changed), changed
+        assert not allows("kms:TagResource", KEY, **changed), changed
+
+
+def test_the_key_of_the_stack_has_the_tag_that_the_policies_ask_for() -> None:
+    [key] = of_type("AWS::KMS::Key")
+    assert key["Properties"]["Tags"] == [{"Key": deployer_policy.TAG, "Value": {"Ref": "ProjectName"}}]
 
 
 def test_roles_are_passed_to_the_services_that_the_stack_gives_them_to() -> None:

@@ -22,7 +22,7 @@ from contracts.test_definition_flow import (
     run,
 )
 
-from workflow.training_job import HYPERPARAMETERS
+from workflow.training_job import GATE_HYPERPARAMETERS, HYPERPARAMETERS
 
 RUN = "0a" * 16
 JOB = f"kelpie-{RUN}-1"
@@ -163,7 +163,13 @@ def test_where_and_how_long_training_runs_makes_no_other_fingerprint() -> None:
 def test_every_setting_of_training_the_code_the_weights_and_the_image_are_in_the_fingerprint() -> None:
 
     expression = STATES["FingerprintTraining"]["Parameters"]["training.$"]
-    for part in (*HYPERPARAMETERS, "${TrainingImage}", "${CodeChannelUri}", "${WeightsChannelUri}"):
+    for part in (
+        *HYPERPARAMETERS,
+        *GATE_HYPERPARAMETERS,
+        "${TrainingImage}",
+        "${CodeChannelUri}",
+        "${WeightsChannelUri}",
+    ):
         assert part in expression
 
 

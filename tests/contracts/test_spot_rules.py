@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from workflow import definition
-from workflow.config import Config, TrainingSettings
+from workflow.config import Config
+from workflow.execution_input import TrainingSettings
 
 
 def training_requests(config: Config) -> Iterator[dict[str, Any]]:

@@ -41,8 +41,6 @@ WITHOUT_RESOURCES = {
     "xray:PutTelemetryRecords": NO_RESOURCES,
     "xray:GetSamplingRules": NO_RESOURCES,
     "xray:GetSamplingTargets": NO_RESOURCES,
-    "sagemaker:AddTags": "Step Functions tags whatever it creates",
-    "sagemaker:ListTags": "Step Functions reads the tags of whatever it creates",
     "sagemaker:ListEndpointConfigs": NO_RESOURCES,
     "sagemaker:ListModelPackages": SAGEMAKER_LISTS,
     "sagemaker:ListModels": NO_RESOURCES,

@@ -18,7 +18,7 @@ ACTIONS = {
     "lambda:invoke": {"lambda:InvokeFunction"},
     "dynamodb:getItem": {"dynamodb:GetItem"},
     "dynamodb:putItem": {"dynamodb:PutItem"},
-    "dynamodb:deleteItem": {"dynamodb:DeleteItem"},
+    "dynamodb:updateItem": {"dynamodb:UpdateItem"},
     "sns:publish": {"sns:Publish"},
     "sagemaker:createTrainingJob.sync": {
         "sagemaker:CreateTrainingJob",

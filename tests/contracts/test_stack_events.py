@@ -75,6 +75,18 @@ def test_every_bad_end_of_this_state_machine_is_swept() -> None:
     assert permission["SourceAccount"] == {"Ref": "AWS::AccountId"}
 
 
+def test_every_quarter_of_an_hour_somebody_looks_around_by_the_same_lambda() -> None:
+    rule = properties("LookAroundRule")
+    assert (rule["ScheduleExpression"], rule["State"]) == ("rate(15 minutes)", "ENABLED")
+    [target] = rule["Targets"]
+    assert target["Arn"] == {"Ref": "SweepAlias"}
+    assert target["RetryPolicy"]["MaximumEventAgeInSeconds"] <= 900, "the next one does the same"
+    permission = properties("LookAroundPermission")
+    assert permission["FunctionName"] == {"Ref": "SweepAlias"}
+    assert permission["SourceArn"] == {"Fn::GetAtt": ["LookAroundRule", "Arn"]}
+    assert permission["SourceAccount"] == {"Ref": "AWS::AccountId"}
+
+
 def test_what_cannot_be_delivered_is_tried_again_and_then_kept() -> None:
     targets = [properties("Schedule")["Target"]]
     targets += [target for rule in of_type("AWS::Events::Rule").values() for target in rule["Targets"]]

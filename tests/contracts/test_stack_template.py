@@ -13,7 +13,8 @@ from cfnlint.api import lint
 from contracts.stack_template import BODY, LAMBDA_NAMES, RESOURCES, TEMPLATE, as_list, of_type
 from moto.cloudformation.models import Stack
 
-from workflow import config, names
+from workflow import config, execution_input, names
+from workflow.definition import hosting
 from workflow.deployment import packaging, template
 from workflow.local import cloudformation
 
@@ -54,7 +55,8 @@ def test_the_first_phase_is_where_assets_and_images_go_and_what_that_depends_on(
 def test_every_parameter_is_described_and_has_a_default_unless_the_deployment_knows_it() -> None:
     for name, parameter in TEMPLATE["Parameters"].items():
         assert parameter["Description"].endswith("."), name
-        assert ("Default" in parameter) != (re.search("CodeKey|DefinitionKey|ChannelUri|ImageUri", name) is not None)
+        known = re.search("(Code|Definition|Layer)Key|(Channel|Image)Uri", name)
+        assert ("Default" in parameter) != (known is not None)
 
 
 def test_every_condition_and_parameter_is_used() -> None:
@@ -77,6 +79,7 @@ def test_every_lambda_has_its_function_role_log_version_alias_and_code() -> None
         assert {f"{name}{part}" for part in parts} <= set(RESOURCES)
         function = RESOURCES[f"{name}Function"]["Properties"]
         assert function["Code"] == {"S3Bucket": {"Ref": "ArtifactBucket"}, "S3Key": {"Ref": f"{name}CodeKey"}}
+        assert function["Layers"] == [{"Ref": "PowertoolsLayer"}]
         assert function["Role"] == {"Fn::GetAtt": [f"{name}Role", "Arn"]}
         assert function["LoggingConfig"] == {"LogGroup": {"Ref": f"{name}Log"}}
         log = RESOURCES[f"{name}Log"]["Properties"]
@@ -85,6 +88,13 @@ def test_every_lambda_has_its_function_role_log_version_alias_and_code() -> None
         assert alias["FunctionVersion"] == {"Fn::GetAtt": [f"{name}Version", "Version"]}
         assert (alias["Name"], alias["FunctionName"]) == ("live", {"Ref": f"{name}Function"})
     assert len(of_type("AWS::Lambda::Function")) == len(LAMBDA_NAMES)
+
+
+def test_the_one_layer_is_the_packed_one_and_nobody_elses() -> None:
+    [(name, layer)] = of_type("AWS::Lambda::LayerVersion").items()
+    assert name == "PowertoolsLayer"
+    assert layer["Content"] == {"S3Bucket": {"Ref": "ArtifactBucket"}, "S3Key": {"Ref": "PowertoolsLayerKey"}}
+    assert {found["Runtime"] for found in of_type("AWS::Lambda::Function").values()} == set(layer["CompatibleRuntimes"])
 
 
 def configuration_hash(function: dict[str, Any]) -> str:
@@ -100,7 +110,7 @@ def configuration_hash(function: dict[str, Any]) -> str:
 @pytest.mark.parametrize("name", LAMBDA_NAMES)
 def test_a_version_is_published_whenever_code_or_configuration_changes(name: str) -> None:
     function = RESOURCES[f"{name}Function"]["Properties"]
-    expected = f"${{{name}CodeKey}} configuration {configuration_hash(function)}"
+    expected = f"${{{name}CodeKey}} ${{PowertoolsLayerKey}} configuration {configuration_hash(function)}"
     assert RESOURCES[f"{name}Version"]["Properties"] == {
         "FunctionName": {"Ref": f"{name}Function"},
         "Description": {"Fn::Sub": expected},
@@ -200,10 +210,10 @@ def test_checkpoints_expire_after_any_training_job_and_nothing_that_a_run_leaves
     rules = RESOURCES["ArtifactBucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
     expiring = {rule.get("Prefix"): rule["ExpirationInDays"] for rule in rules if "ExpirationInDays" in rule}
     assert set(expiring) == {"checkpoints/", "captures/"}
-    training = config.execution_input_schema()["properties"]["training"]["properties"]
+    training = execution_input.execution_input_schema()["properties"]["training"]["properties"]
     longest = training["max_runtime_seconds"]["maximum"] + training["max_spot_wait_seconds"]["maximum"]
     assert expiring["checkpoints/"] == 14
-    assert expiring["checkpoints/"] * config.ONE_DAY > longest
+    assert expiring["checkpoints/"] * execution_input.ONE_DAY > longest
 
 
 def test_no_file_of_the_data_bucket_ever_expires() -> None:
@@ -216,6 +226,17 @@ def test_the_rollback_alarms_watch_the_variant_that_the_definition_deploys() -> 
         alarm = RESOURCES[name]["Properties"]
         dimensions = {dimension["Name"]: dimension["Value"] for dimension in alarm["Dimensions"]}
         assert dimensions == {"EndpointName": {"Ref": "ProjectName"}, "VariantName": names.VARIANT}
+
+
+def test_one_failed_request_rolls_nothing_back_and_one_instance_that_fails_all_does_in_time() -> None:
+    alarm = RESOURCES["EndpointErrorsAlarm"]["Properties"]
+    assert (alarm["MetricName"], alarm["Statistic"]) == ("Invocation5XXErrors", "Average")
+    most_instances = execution_input.execution_input_schema()["properties"]["hosting"]["properties"][
+        "max_instance_count"
+    ]["maximum"]
+    assert alarm["Threshold"] <= 1 / most_instances, "traffic is dealt evenly, and one instance is the canary"
+    assert alarm["DatapointsToAlarm"] >= 2
+    assert 60 * alarm["EvaluationPeriods"] < hosting.BAKE_SECONDS
 
 
 def test_the_two_subnets_are_in_two_zones_and_lead_nowhere() -> None:

@@ -92,7 +92,6 @@ def test_a_task_may_do_what_it_does_on_the_resource_that_it_names(name: str) -> 
 
 
 WIDER = {
-    "sagemaker:AddTags": "stack.yaml allows it on every resource: a tag says whose something is, and protects nothing",
     "cloudwatch:PutMetricAlarm": "target tracking names its alarms itself: every alarm named TargetTracking-",
     "cloudwatch:DescribeAlarms": "the same",
 }

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lambdas.resolve_input.handler import InvalidInput, resolve
-from workflow import config, definition
+from workflow import definition, execution_input
 from workflow.config import Config
 from workflow.errors import ConfigError
 
@@ -54,9 +54,9 @@ def test_an_input_cannot_change_the_kind_that_the_definition_was_made_for(
     own = settings(deployed, deployed)
     given_input = {section: {"instance_type": given}}
     with pytest.raises(InvalidInput, match=f"{section}.instance_type.*{given}.*{deployed}.*deploy again"):
-        resolve(given_input, own.defaults(), config.execution_input_schema())
+        resolve(given_input, own.defaults(), execution_input.execution_input_schema())
     with pytest.raises(ConfigError) as refused:
-        config.check_execution_input(given_input, own)
+        execution_input.check_execution_input(given_input, own.defaults())
     assert f"{section}.instance_type = {given!r}" in refused.value.detail
     assert "deploy again" in refused.value.fix
 
@@ -65,6 +65,6 @@ def test_an_input_cannot_change_the_kind_that_the_definition_was_made_for(
 def test_an_input_may_choose_another_type_of_the_same_kind(deployed: str, given: str) -> None:
     own = settings(deployed, deployed)
     given_input = {"training": {"instance_type": given}, "hosting": {"instance_type": given}}
-    config.check_execution_input(given_input, own)
-    merged = resolve(given_input, own.defaults(), config.execution_input_schema())
+    execution_input.check_execution_input(given_input, own.defaults())
+    merged = resolve(given_input, own.defaults(), execution_input.execution_input_schema())
     assert merged["hosting"]["instance_type"] == given

@@ -18,8 +18,7 @@ from botocore import xform_name
 from botocore.exceptions import UnknownServiceError
 from botocore.model import ServiceModel
 
-from workflow import definition
-from workflow.deployment import packaging, template, wheels
+from workflow.deployment import packaging, rendered, teardown, template, wheels
 
 PAGE = Path(__file__).parents[2] / "docs/how-to/deploy-to-aws.md"
 OF_EVERY_COMMAND = {"region", "query", "output", "profile", "endpoint-url", "cli-input-json"}
@@ -81,6 +80,8 @@ def complaint(command: Command) -> str:
     if unknown := command.flags - known - OF_EVERY_COMMAND:
         return f"there is no --{min(unknown)}"
     required = {flags[name] for name in shape.required_members} if shape else set()
+    if "cli-input-json" in command.flags:  # the file has them
+        required = set()
     return f"--{min(missing)} is missing" if (missing := required - command.flags) else ""
 
 
@@ -117,6 +118,23 @@ def test_a_wrong_command_is_found(line: str, said: str) -> None:
     assert complaint(command) == said
 
 
+def test_by_hand_nothing_can_start_any_more_before_anything_is_removed() -> None:
+    """What `kelpie destroy` disables first: the schedule, then the rules; then what executions made, last the stack."""
+    page = PAGE.read_text(encoding="utf-8")
+    [section] = [one for one in re.split(r"^## ", page, flags=re.MULTILINE) if one.startswith("Take it away")]
+    operations = [f"{one.service} {one.operation}" for one in commands(section)]
+    assert operations[:4] == [
+        "scheduler get-schedule",
+        "scheduler update-schedule",
+        "events disable-rule",
+        "events disable-rule",
+    ]
+    for word in teardown._SCHEDULE_ANSWER_ONLY - {"ResponseMetadata"}:
+        assert f"`{word}`" in section
+    assert '"State": "DISABLED"' in section
+    assert operations.index("sagemaker delete-endpoint") < operations.index("cloudformation delete-stack")
+
+
 def test_every_command_that_deploys_or_operates_has_its_aws_commands() -> None:
     sections = re.split(r"^## ", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
     with_kelpie = [one for one in sections if re.search(r"^kelpie ", one, flags=re.MULTILINE)]
@@ -135,7 +153,7 @@ def test_the_script_of_the_guide_writes_what_the_two_phases_need(
     monkeypatch.setenv("KELPIE_HOME", str(tmp_path))
     monkeypatch.setattr(wheels, "_download", fetch)
     # Building it takes the SDK, and seconds.
-    monkeypatch.setattr(definition, "render", lambda _: '{"Comment": "the definition"}')
+    monkeypatch.setattr(rendered, "rendered", lambda _: '{"Comment": "the definition"}')
     page = PAGE.read_text(encoding="utf-8")
     [script] = re.findall(r"<<'END'\n(.*?)\nEND\n", page, flags=re.DOTALL)
     with contextlib.redirect_stdout(io.StringIO()) as printed:
@@ -150,7 +168,7 @@ def test_the_script_of_the_guide_writes_what_the_two_phases_need(
     assert set(given) == set(template.parse(template.TEMPLATE_FILE.read_text(encoding="utf-8"))["Parameters"])
     assert given["ServingImageUri"] == "IMAGE_URI"
     keys = [value for name, value in given.items() if name.endswith("Key")]
-    assert len(keys) == len(packaging.LAMBDAS) + 1
+    assert len(keys) == len(packaging.LAMBDAS) + 2  # the layer and the definition
     words = printed.getvalue().split()
     for key in (*keys, words[1], words[3]):
         assert Path("build/aws", key).is_file()

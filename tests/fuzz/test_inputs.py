@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lambdas.resolve_input.handler import InvalidInput, resolve
-from workflow import config
+from workflow import config, execution_input
 from workflow.commands.executions import _execution_input
 from workflow.errors import ConfigError, UsageError
 
-SCHEMA = config.execution_input_schema()
+SCHEMA = execution_input.execution_input_schema()
 CONFIG = config.Config()
 DEFAULTS = CONFIG.defaults()
 
@@ -62,13 +62,13 @@ def both(given_input: dict[str, Any]) -> str:
     """What the Lambda and the command line say of an input; they must agree, and leave it as it is."""
     before = copy.deepcopy(given_input)
     resolved = outcome_of(lambda: resolve(given_input, DEFAULTS, SCHEMA), InvalidInput)
-    checked = outcome_of(lambda: config.check_execution_input(given_input, CONFIG), ConfigError)
+    checked = outcome_of(lambda: execution_input.check_execution_input(given_input, CONFIG.defaults()), ConfigError)
     assert repr(given_input) == repr(before)
     if resolved == checked == "ok":
         settings = resolve(given_input, DEFAULTS, SCHEMA)
         if settings["data"] == DEFAULTS["data"]:
             del settings["data"]  # its default is a template
-        config.ExecutionInput.model_validate(settings)
+        execution_input.ExecutionInput.model_validate(settings)
         assert json_safe(settings)
         return "ok"
     return f"{resolved} and {checked}"

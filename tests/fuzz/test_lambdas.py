@@ -26,7 +26,7 @@ from lambdas.quality_gate import handler as quality_gate
 from lambdas.resolve_input import handler as resolve_input
 from lambdas.smoke_test import handler as smoke_test
 from lambdas.sweep import handler as sweep
-from workflow import config
+from workflow import config, execution_input
 
 DEFAULTS = config.Config().defaults()
 S3_URI = st.sampled_from(["s3://bucket/dogs/", "s3://bucket", "s3://b/", "https://x/y"]) | ANY_JSON
@@ -109,7 +109,7 @@ def run(target: str, profile: str, events: st.SearchStrategy[Any], handler: Call
 
 @PROFILES
 def test_resolve_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, profile: str) -> None:
-    (tmp_path / "schema.json").write_text(json.dumps(config.execution_input_schema()))
+    (tmp_path / "schema.json").write_text(json.dumps(execution_input.execution_input_schema()))
     monkeypatch.setattr(resolve_input, "SCHEMA_PATH", tmp_path / "schema.json")
     resolve_input.load_schema.cache_clear()
     parts = st.fixed_dictionaries(
@@ -245,11 +245,18 @@ def test_sweep(monkeypatch: pytest.MonkeyPatch, profile: str) -> None:
     execution = "arn:aws:states:us-east-1:123456789012:execution:kelpie:x"
     monkeypatch.setenv("CLEAN_UP_FUNCTION", "clean-up:live")
     monkeypatch.setenv("NOTIFICATION_TOPIC", "topic")
-    monkeypatch.setattr(sweep, "lock_owner", lambda: execution)
+    held = sweep.Lock(execution, "", ())
+    locks: list[sweep.Lock] = []
+    monkeypatch.setattr(sweep, "read_lock", lambda: locks.pop())
     monkeypatch.setattr(sweep, "release_lock", lambda _: True)
+    monkeypatch.setattr(sweep.time, "sleep", lambda _: None)
     seen: dict[str, Any] = {}
 
     class Cloud:
+        def describe_execution(self, executionArn: str) -> dict[str, Any]:
+            assert executionArn == execution
+            return dict(seen["end"])
+
         def get_execution_history(self, **_: Any) -> dict[str, Any]:
             return {"events": [{"stateEnteredEventDetails": {"name": "Train", "input": seen["state"]}}]}
 
@@ -261,9 +268,10 @@ def test_sweep(monkeypatch: pytest.MonkeyPatch, profile: str) -> None:
             assert execution in Message
 
     monkeypatch.setattr(sweep, "client", lambda _: Cloud())
-    detail = st.fixed_dictionaries(
-        {"status": st.sampled_from(["ABORTED", "TIMED_OUT", "FAILED", "RUNNING"]) | ANY_JSON},
-        optional={"executionArn": st.just(execution) | ANY_JSON, "error": ANY_JSON, "cause": ODD_TEXT | ANY_JSON},
+    detail = st.fixed_dictionaries({}, optional={"executionArn": st.just(execution) | ANY_JSON, "status": ANY_JSON})
+    ends = st.fixed_dictionaries(
+        {"status": st.sampled_from(["ABORTED", "TIMED_OUT", "FAILED", "RUNNING", "SUCCEEDED"])},
+        optional={"error": ODD_TEXT, "cause": ODD_TEXT},
     )
     done = st.fixed_dictionaries({"done": st.just(True)}, optional={"actions": ANY_JSON, "error": ANY_JSON})
     events = st.fixed_dictionaries({}, optional={"detail": detail | ANY_JSON}) | ANY_JSON
@@ -271,10 +279,14 @@ def test_sweep(monkeypatch: pytest.MonkeyPatch, profile: str) -> None:
 
     @budget("Sweep events", profile)
     @given(
-        events, states.map(json.dumps) | ODD_TEXT, (done | ANY_JSON.filter(_is_not_waiting)).map(json.dumps) | ODD_TEXT
+        events,
+        ends,
+        states.map(json.dumps) | ODD_TEXT,
+        (done | ANY_JSON.filter(_is_not_waiting)).map(json.dumps) | ODD_TEXT,
     )
-    def check(event: Any, state: str, answer: str) -> None:
-        seen.update(state=state, answer=answer)
+    def check(event: Any, end: Any, state: str, answer: str) -> None:
+        seen.update(end=end, state=state, answer=answer)
+        locks[:] = [sweep.Lock("", "", ()), held]
         allow("Sweep events", tried(sweep.handler, event, sweep.CleanUpBroken))
 
     check()

@@ -22,6 +22,7 @@ def test_a_contract_survives_being_written_and_read(tmp_path: Path) -> None:
     contract = ModelContract(
         classes=("Hündin", "basset hound"),
         input=InputContract(160, 182, (0.5, 0.4, 0.3), (0.2, 0.2, 0.1), "bicubic", "pictures"),
+        precision="int8",
         backbone="efficientnet_lite0",
         library_versions={"torch": "2.14.1"},
         training={"test_accuracy": 0.97},
@@ -33,6 +34,7 @@ def test_a_contract_survives_being_written_and_read(tmp_path: Path) -> None:
 def test_what_the_file_leaves_out_has_the_documented_default() -> None:
     contract = ModelContract.from_json(document())
     assert (contract.input.name, contract.input.interpolation, contract.output.name) == ("images", "bilinear", "logits")
+    assert contract.precision == "float32"
 
 
 @pytest.mark.parametrize(
@@ -47,6 +49,8 @@ def test_what_the_file_leaves_out_has_the_documented_default() -> None:
         ({"classes": "ab"}, "classes"),
         ({"classes": [1]}, "classes"),
         ({"training": []}, "training"),
+        ({"precision": "int4"}, "precision must be one of float32, bfloat16, int8, got 'int4'"),
+        ({"precision": ["int8"]}, "precision"),
         ({"input": []}, "input"),
         ({"output": {"name": ""}}, "output.name"),
         ({"output": {"name": "logits", "softmax": True}}, "softmax"),

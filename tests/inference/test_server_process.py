@@ -5,68 +5,14 @@ from __future__ import annotations
 import concurrent.futures
 import os
 import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 import pytest
-from colour_model import picture_bytes
-
-ROOT = Path(__file__).parents[2]
-# Stands for an environment without them: an import of torch fails, as it would there.
-WITHOUT_TORCH = (
-    "import runpy, sys; sys.modules.update({'torch': None, 'torchvision': None});"
-    "sys.argv = ['inference.server', 'serve']; runpy.run_module('inference.server', run_name='__main__')"
-)
-
-
-class Server:
-    def __init__(self, model: Path, **environment: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        base = {
-            "PATH": os.environ["PATH"],
-            "PYTHONPATH": str(ROOT),
-            "SAGEMAKER_BASE_DIR": str(model.parent),
-            "SAGEMAKER_BIND_TO_PORT": str(port),
-        }
-        self.process = subprocess.Popen(
-            [sys.executable, "-W", "error::DeprecationWarning", "-c", WITHOUT_TORCH],
-            env=base | environment,
-            cwd=model.parent,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self.http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20)
-
-    def wait_for_ping(self, *statuses: int) -> None:
-        deadline = time.monotonic() + 30
-        while True:
-            assert self.process.poll() is None, self.process.communicate()[0]
-            assert time.monotonic() < deadline
-            try:
-                if self.http.get("/ping").status_code in statuses:
-                    return
-            except httpx.TransportError:
-                pass
-            time.sleep(0.02)
-
-    def invoke(self, content_type: str = "image/png") -> httpx.Response:
-        return self.http.post("/invocations", content=picture_bytes(), headers={"content-type": content_type})
-
-    def close(self) -> None:
-        self.http.close()
-        self.process.kill()
-        self.process.wait()
-        self.process.stdout.close()
+from serving_process import Server
 
 
 @pytest.fixture

@@ -33,6 +33,7 @@ def local_cloud(tmp_path_factory: pytest.TempPathFactory, dogs_folder: Path) -> 
 def first_execution(local_cloud: LocalCloud) -> executions.Execution:
     """The first execution: it creates the endpoint, and loses its spot instances once on the way."""
     local_cloud.connection.interrupt_spot(after_checkpoints=1, count=1)
-    execution = local_cloud.run()
+    # So large that features take longer than the local cloud needs to see the first checkpoint.
+    execution = local_cloud.run(training={"image_size": 224})
     assert execution.status == "SUCCEEDED", f"{execution.error}: {execution.cause}"
     return execution

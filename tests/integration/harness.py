@@ -170,8 +170,15 @@ def left_behind(local_cloud: LocalCloud, execution: executions.Execution) -> lis
 
 def lock_owner(local_cloud: LocalCloud) -> list[str]:
     """The ARN of the execution that holds the lock, if one does."""
-    item = local_cloud.account.client("dynamodb").get_item(TableName=local_cloud.outputs.lock_table, Key=LOCK_KEY)
-    return [item["Item"]["owner"]["S"]] if "Item" in item else []
+    found = local_cloud.account.client("dynamodb").get_item(TableName=local_cloud.outputs.lock_table, Key=LOCK_KEY)
+    owner = found.get("Item", {}).get("owner")
+    return [owner["S"]] if owner else []
+
+
+def unswept(local_cloud: LocalCloud) -> list[str]:
+    """The ARNs of the executions that the lock was taken over from and that nobody has swept up after."""
+    found = local_cloud.account.client("dynamodb").get_item(TableName=local_cloud.outputs.lock_table, Key=LOCK_KEY)
+    return sorted(found.get("Item", {}).get("unswept", {}).get("SS", []))
 
 
 def _config_of(client: Any, endpoint_name: str) -> str:

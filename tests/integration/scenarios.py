@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from integration.harness import LOCK_KEY, eventually, lock_owner
+from integration.harness import LOCK_KEY, eventually, lock_owner, unswept
 from integration.test_faults import SET_UPS, Drill
 from integration.test_starts_by_itself import arns, set_parameter
 
@@ -100,10 +100,15 @@ def smoke_test_fails_on_first_deployment(drill: Drill) -> None:
     ended(drill.execute("first deployment", **TOO_SLOW), "FAILED", "CreateEndpoint", "CleanUp")
 
 
+def asked(drill: Drill, action: str) -> bool:
+    """Whether somebody has asked for this permission in this scenario."""
+    return action in {one["action"] for one in drill.cloud.connection.control("GET", "authorizations")["requests"]}
+
+
 def lock_is_held(drill: Drill) -> None:
-    """The second execution asks whether the first still runs, and is refused."""
-    first = drill.cloud.start(training={"epochs": 200})
-    eventually(lambda: bool(drill.cloud.process_ids("*/algo-*")), "the training processes", 120)
+    """The second execution asks whether the first still runs, and is refused; the first deletes an old checkpoint."""
+    first = drill.cloud.start(training={"epochs": 200, "trainable": "all"})
+    eventually(lambda: asked(drill, "s3:DeleteObject"), "the first old checkpoint to go", 300)
     ended(drill.execute("update"), "FAILED", "ReadLock")
     executions.stop(drill.cloud.account, first)
     assert drill.cloud.wait(first).status == "ABORTED"
@@ -193,7 +198,7 @@ def starts_are_refused(drill: Drill) -> None:
 
 def swept(drill: Drill) -> None:
     """An execution is aborted in the middle: what it has made goes, the lock is free, somebody is told."""
-    first = drill.cloud.start(training={"epochs": 200})
+    first = drill.cloud.start(training={"epochs": 200, "trainable": "all"})
     eventually(lambda: bool(drill.cloud.process_ids("*/algo-*")), "the training processes", 120)
     executions.stop(drill.cloud.account, first)
     eventually(lambda: not lock_owner(drill.cloud), "the sweep", 120)
@@ -203,11 +208,32 @@ def sweep_fails(drill: Drill) -> None:
     """The sweep may not do its work: its event ends in the dead-letter queue."""
     letters = letter_count(drill)
     with drill.cloud.without_action("SweepRole", "states:GetExecutionHistory"):
-        first = drill.cloud.start(training={"epochs": 200})
+        first = drill.cloud.start(training={"epochs": 200, "trainable": "all"})
         eventually(lambda: bool(drill.cloud.process_ids("*/algo-*")), "the training processes", 120)
         executions.stop(drill.cloud.account, first)
         eventually(lambda: letter_count(drill) > letters, "the sweep's dead letter", 120)
     drill.cloud.account.client("dynamodb").delete_item(TableName=drill.cloud.outputs.lock_table, Key=LOCK_KEY)
+
+
+def looked_around(drill: Drill) -> None:
+    """What an earlier execution left, whose lock another one took over, is swept a quarter of an hour later."""
+    drill.prepare("update")
+    SET_UPS["ReadLock"](drill)
+    ended(drill.execute("update"), "SUCCEEDED", "TakeOverLock")
+    events = drill.cloud.account.client("events")
+    events.enable_rule(Name="kelpie-look-around")
+    # A rule counts from when the clock's loop sees it.
+    eventually(lambda: bool(next_look(drill)), "the rule to be watched", 30)
+    drill.cloud.connection.control("POST", "clock", {"now": next_look(drill)})
+    eventually(lambda: not unswept(drill.cloud), "the sweep", 120)
+    events.disable_rule(Name="kelpie-look-around")
+    drill.cloud.connection.control("DELETE", "clock")
+
+
+def next_look(drill: Drill) -> str:
+    """When the rule that looks around fires next; "" for never."""
+    rules = drill.cloud.connection.control("GET", "clock")["rules"]
+    return next((str(rule["next"] or "") for rule in rules if rule["name"] == "kelpie-look-around"), "")
 
 
 SCENARIOS: Mapping[str, Scenario] = {
@@ -225,6 +251,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     ),
     "lock is held; execution stopped": lock_is_held,
     "lock is stale": lock_is_stale,
+    "taken over and swept later": looked_around,
     "resume": resume,
     "rollback to an earlier version": rollback,
     "old versions pruned": prune,

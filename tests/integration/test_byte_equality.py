@@ -21,12 +21,11 @@ from moto.moto_api._internal import mock_random
 from stack_server import REGION, stack_server
 from typer.testing import CliRunner
 
-from workflow import definition
 from workflow.account import Account
 from workflow.cli import app
 from workflow.commands.session import aws_account
 from workflow.config import Config
-from workflow.deployment import cloudformation, packaging, serving_image, stack, template, wheels
+from workflow.deployment import cloudformation, packaging, rendered, serving_image, stack, template, wheels
 from workflow.local import cloud
 
 CONFIG = Config()
@@ -48,6 +47,8 @@ class Deployed:
     """By key, below assets/; without the channel of wheels."""
     code_sha256: Mapping[str, str]
     """Of each Lambda."""
+    layer_sha256: Mapping[str, str]
+    """Of the layer versions that the Lambdas use, by ARN."""
     definition: str
     """As the stack got it, with `${Name}`."""
     rendered: str
@@ -106,11 +107,22 @@ def read(account: Account) -> Deployed:
             for page in functions.get_paginator("list_functions").paginate()
             for one in page["Functions"]
         },
+        layer_sha256={
+            one["Arn"]: _layer_version(functions, one["Arn"])["Content"]["CodeSha256"]
+            for page in functions.get_paginator("list_functions").paginate()
+            for function in page["Functions"]
+            for one in function["Layers"]
+        },
         definition=assets[parameters["DefinitionKey"]].decode(),
         rendered=machine["definition"],
         parameters=parameters,
         generated={one["LogicalResourceId"]: one["PhysicalResourceId"] for one in deployed.resources()},
     )
+
+
+def _layer_version(client: Any, arn: str) -> Any:
+    layer, _, number = arn.split(":layer:")[1].partition(":")
+    return client.get_layer_version(LayerName=layer, VersionNumber=int(number))
 
 
 def assert_same_bytes(here: Deployed, there: Deployed) -> None:
@@ -126,6 +138,9 @@ def assert_same_bytes(here: Deployed, there: Deployed) -> None:
     }
     assert len(here.code_sha256) == len(packaging.LAMBDAS)
     assert set(here.code_sha256.values()) <= zips
+    assert here.layer_sha256 == there.layer_sha256
+    assert len(here.layer_sha256) == 1
+    assert set(here.layer_sha256.values()) <= zips
     for one in (here, there):
         assert filled_in(one.definition, one.substitutions) == one.rendered
         assert "${" not in one.rendered
@@ -159,7 +174,7 @@ def test_the_same_account_and_region_get_the_same_bytes(tmp_path: Path, monkeypa
     # One server in this process, emptied between the two: its random generator makes the same names and ids again.
     # The definition is the stored one, which a test compares with the built one: that takes the SDK, and seconds.
     # Nor is it packed twice: test_packaging.py says that packing is deterministic, and the slow test below does it.
-    monkeypatch.setattr(definition, "render", lambda _: GOLDEN_DEFINITION)
+    monkeypatch.setattr(rendered, "rendered", lambda _: GOLDEN_DEFINITION)
     assets = stack.stack_assets(CONFIG)
     monkeypatch.setattr(stack, "stack_assets", lambda _: assets)
     monkeypatch.setattr(serving_image, "ensure", lambda *_, **__: IMAGE)

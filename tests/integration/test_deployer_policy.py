@@ -1,7 +1,7 @@
 """Somebody with the documented policies, and nothing else, deploys and removes the stack.
 
 The local cloud authorises what the commands ask for; what CloudFormation then does in the caller's name it does by
-itself. Of that, and of the image build, the tables are the only proof (tests/contracts/test_deployer_policy.py).
+itself. Of that the tables are the only proof (tests/contracts/test_deployer_policy.py).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from workflow.cli import app
 from workflow.config import Config
-from workflow.deployment import serving_image, wheels
+from workflow.deployment import wheels
 from workflow.local import cloud
 from workflow.local.cloud import Connection
 
@@ -70,9 +70,6 @@ def test_the_documented_policies_are_enough_for_what_the_commands_ask(
         folder.mkdir(parents=True)
         (folder / "onnx-1.0-py3-none-any.whl").write_bytes(b"no wheel: nothing is trained here")
 
-    # The local cloud authorises no requests to CodeBuild: it refuses them to everybody but the root.
-    ensure = serving_image.ensure
-    monkeypatch.setattr(serving_image, "ensure", lambda _, **more: ensure(connection.account(), **more))
     monkeypatch.setattr(wheels, "_download", fetch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KELPIE_HOME", str(tmp_path / "nothing"))

@@ -150,7 +150,7 @@ def test_a_project_lives_and_ends_on_aws(
     assert name in Path("report.html").read_text()
 
     # one that is stopped, resumed, and rolled back
-    stopped = start("--data", str(dogs_folder), training={"epochs": 8})
+    stopped = start("--data", str(dogs_folder), training={"epochs": 8, "trainable": "all", "learning_rate": 3e-4})
     eventually(lambda: "train:loss=" in kelpie("logs", stopped), "the first training step", 300)
     assert stopped in kelpie("stop", stopped)
     assert described(stopped)["status"] == "ABORTED"
@@ -172,7 +172,7 @@ def test_a_project_lives_and_ends_on_aws(
     assert "DISABLED" in kelpie("schedule", "disable")
 
     # the end, in the middle of an execution
-    running = start("--data", str(dogs_folder), training={"epochs": 200})
+    running = start("--data", str(dogs_folder), training={"epochs": 200, "trainable": "all"})
     eventually(lambda: "train:loss=" in kelpie("logs", running), "the first training step", 300)
     said = kelpie("destroy", "--yes")
     listed, _, proof = said.partition("read again:")

@@ -2,31 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import signal
 
-from integration.harness import LocalCloud, eventually
+from integration.harness import LocalCloud, eventually, left_behind
 
 from workflow import executions
 from workflow.summary import summarize, to_text
-
-
-def left_behind(local_cloud: LocalCloud, execution: executions.Execution) -> list[str]:
-    """Models, endpoint configs and running jobs of an execution, and the lock."""
-    client = local_cloud.account.client("sagemaker")
-    run = hashlib.md5(execution.arn.encode()).hexdigest()
-    found = [item["ModelName"] for item in client.list_models()["Models"]]
-    found += [item["EndpointConfigName"] for item in client.list_endpoint_configs()["EndpointConfigs"]]
-    found += [
-        item["TrainingJobName"]
-        for item in client.list_training_jobs()["TrainingJobSummaries"]
-        if item["TrainingJobStatus"] == "InProgress"
-    ]
-    locked = local_cloud.account.client("dynamodb").get_item(
-        TableName=local_cloud.outputs.lock_table, Key={"pk": {"S": "kelpie"}}
-    )
-    return [name for name in found if run in name] + [str(locked[key]) for key in ("Item",) if key in locked]
 
 
 def test_an_unknown_key_ends_the_execution_before_anything_is_created(local_cloud: LocalCloud) -> None:
@@ -38,7 +20,7 @@ def test_an_unknown_key_ends_the_execution_before_anything_is_created(local_clou
 
 
 def test_killing_the_second_host_fails_the_job_and_leaves_nothing(local_cloud: LocalCloud) -> None:
-    arn = local_cloud.start(training={"epochs": 200})
+    arn = local_cloud.start(training={"epochs": 200, "trainable": "all"})
 
     def training() -> bool:
         name = executions.describe(local_cloud.account, arn).training_job
@@ -69,7 +51,7 @@ def test_without_permission_to_read_the_data_the_job_fails_with_access_denied(lo
 
 
 def test_a_stopped_execution_stops_its_job_and_does_not_block_the_next(local_cloud: LocalCloud) -> None:
-    arn = local_cloud.start(training={"epochs": 200})
+    arn = local_cloud.start(training={"epochs": 200, "trainable": "all"})
     eventually(lambda: bool(local_cloud.process_ids("*/algo-*")), "the training processes", 90)
     executions.stop(local_cloud.account, arn)
     assert local_cloud.wait(arn).status == "ABORTED"

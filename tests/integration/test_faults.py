@@ -196,7 +196,7 @@ def stale_lock(drill: Drill) -> dict[str, Any]:
 
 def lock_just_released(drill: Drill) -> dict[str, Any]:
     held = "ConditionalCheckFailedException"
-    drill.cloud.connection.fail_api("dynamodb:PutItem", held, state="AcquireLock")
+    drill.cloud.connection.fail_api("dynamodb:UpdateItem", held, state="AcquireLock")
     return {}
 
 
@@ -251,6 +251,8 @@ def drilling(home: Path) -> Iterator[Drill]:
     try:
         account = connection.account()
         outputs = stack.deploy(account, settings)
+        # It would sweep in the middle of a drill whose lock is stale on purpose.
+        account.client("events").disable_rule(Name="kelpie-look-around")
         uri = datasets.upload(account, outputs.data_bucket, red_and_blue(home.parent / "pictures"))
         local = LocalCloud(home, connection, account, outputs, uri)
         yield Drill(local, TINY, Notifications(local))
@@ -315,7 +317,7 @@ def break_state(drill: Drill, mode: Mode, task: str, way: str) -> None:
 
     assert execution.statuses().get(task) == "CAUGHT", f"it never failed in {task}: {execution.statuses()}"
     action = MACHINE.operation(task)
-    lock_is_free, is_told = action != "dynamodb:DeleteItem", action != "sns:Publish"
+    lock_is_free, is_told = not task.startswith("ReleaseLock"), action != "sns:Publish"
     drill.check_told(execution, lock_is_free=lock_is_free, is_told=is_told)
     if MACHINE.goes_on(task):
         drill.check_succeeded(execution)

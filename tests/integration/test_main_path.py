@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
-from integration.harness import LocalCloud
+from integration.harness import LocalCloud, lock_owner
 
 from workflow import executions
 from workflow.summary import summarize
@@ -88,12 +88,10 @@ def test_the_hosts_saw_disjoint_pictures_and_ended_with_equal_weights(
     hosts = [evidence["host-0.json"], evidence["host-1.json"]]
     assert hosts[0]["pid"] != hosts[1]["pid"]
     assert hosts[0]["weights_sha256"] == hosts[1]["weights_sha256"]
-    epochs = [{epoch["epoch"]: set(epoch["picture_indices"]) for epoch in host["epochs"]} for host in hosts]
-    assert epochs[0].keys() == epochs[1].keys() != set()
-    for number in epochs[0]:
-        assert epochs[0][number]
-        assert epochs[1][number]
-        assert not epochs[0][number] & epochs[1][number]
+    first, second = (set(host["features"]["picture_indices"]) for host in hosts)
+    assert first
+    assert second
+    assert not first & second
 
 
 def test_the_metrics_come_from_the_log_through_the_metric_definitions(
@@ -140,10 +138,7 @@ def test_the_endpoint_serves_the_model_of_this_execution(
 def test_the_lock_is_free_and_the_version_approved(
     local_cloud: LocalCloud, first_execution: executions.Execution
 ) -> None:
-    item = local_cloud.account.client("dynamodb").get_item(
-        TableName=local_cloud.outputs.lock_table, Key={"pk": {"S": "kelpie"}}
-    )
-    assert "Item" not in item
+    assert lock_owner(local_cloud) == []
     packages = local_cloud.account.client("sagemaker").list_model_packages(ModelPackageGroupName="kelpie")
     assert "Approved" in {p["ModelApprovalStatus"] for p in packages["ModelPackageSummaryList"]}
 

@@ -23,7 +23,9 @@ def test_kill_9_of_the_supervisor_in_mid_training_leaves_no_process(tmp_path: Pa
         outputs = stack.deploy(account, settings, on_event=lambda _: None)
         uri = datasets.upload(account, outputs.data_bucket, dogs_folder)
         arn = executions.start(
-            account, outputs.state_machine_arn, {"data": {"s3_uri": uri}, "training": {"epochs": 200}}
+            account,
+            outputs.state_machine_arn,
+            {"data": {"s3_uri": uri}, "training": {"epochs": 200, "trainable": "all"}},
         )
 
         def training() -> bool:

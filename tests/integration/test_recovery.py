@@ -108,7 +108,7 @@ def first(own_cloud: LocalCloud) -> tuple[executions.Execution, executions.Execu
 @pytest.fixture(scope="module")
 def second(own_cloud: LocalCloud, first: Any) -> tuple[executions.Execution, executions.Execution]:
     """An execution that is stopped in mid-training, and the one that resumes it: the second version."""
-    arn = own_cloud.start(training={"epochs": 12, "seed": 2}, **EASY)
+    arn = own_cloud.start(training={"epochs": 6, "seed": 2, "trainable": "all"}, **EASY)
 
     def losses() -> list[tuple[int, float]]:
         name = executions.describe(own_cloud.account, arn).training_job

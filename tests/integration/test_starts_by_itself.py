@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from integration.clouds import own_cloud
-from integration.harness import SMALL, LocalCloud, Notifications, eventually, left_behind, lock_owner
+from integration.harness import SMALL, LocalCloud, Notifications, eventually, left_behind, lock_owner, run_of, unswept
 
 from workflow.config import Config
 
@@ -166,6 +167,76 @@ def test_after_an_abort_the_sweep_leaves_the_old_model_serving_and_tells(
     [told] = notifications.about(execution)
     assert "was aborted" in told
     assert "I changed my mind" in told
+    assert dead_letters(scheduled_cloud) == []
+
+
+@contextmanager
+def lost_events(local_cloud: LocalCloud) -> Iterator[None]:
+    """Nobody hears of executions that end badly."""
+    events = local_cloud.account.client("events")
+    events.disable_rule(Name="kelpie-ended-badly")
+    try:
+        yield
+    finally:
+        events.enable_rule(Name="kelpie-ended-badly")
+
+
+def let_a_quarter_of_an_hour_pass(local_cloud: LocalCloud) -> None:
+    local_cloud.connection.control("POST", "clock", {"advance_seconds": 900})
+    local_cloud.connection.control("DELETE", "clock")
+
+
+def abort(local_cloud: LocalCloud, state: str) -> str:
+    """The ARN of an execution that was aborted in a state."""
+    arn = local_cloud.start()
+    enter(local_cloud, arn, state)
+    local_cloud.account.client("stepfunctions").stop_execution(executionArn=arn, cause="I changed my mind")
+    assert local_cloud.wait(arn).status == "ABORTED"
+    return arn
+
+
+def test_an_aborted_execution_whose_event_is_lost_is_swept_within_a_quarter_of_an_hour(
+    scheduled_cloud: LocalCloud,
+) -> None:
+    notifications = Notifications(scheduled_cloud)
+    with lost_events(scheduled_cloud):
+        arn = abort(scheduled_cloud, "Train")
+        execution = scheduled_cloud.wait(arn)
+        assert lock_owner(scheduled_cloud) == [arn]
+        let_a_quarter_of_an_hour_pass(scheduled_cloud)
+        eventually(lambda: lock_owner(scheduled_cloud) == [], "the lock to be released", 180)
+    assert left_behind(scheduled_cloud, execution) == []
+    eventually(lambda: bool(notifications.about(execution)), "a message", 30)
+    assert "I changed my mind" in notifications.about(execution)[0]
+    assert dead_letters(scheduled_cloud) == []
+
+
+def test_what_an_aborted_execution_left_is_swept_after_the_one_that_took_its_lock_over(
+    scheduled_cloud: LocalCloud,
+) -> None:
+    """It has changed the endpoint, and nobody has cleaned up, when the next one begins."""
+    notifications = Notifications(scheduled_cloud)
+    with lost_events(scheduled_cloud):
+        aborted = abort(scheduled_cloud, "WaitForEndpoint")
+        following = scheduled_cloud.start()
+        enter(scheduled_cloud, following, "TakeOverLock")
+        eventually(lambda: lock_owner(scheduled_cloud) == [following], "the lock to be taken over")
+        assert unswept(scheduled_cloud) == [aborted]
+        let_a_quarter_of_an_hour_pass(scheduled_cloud)
+        ended = scheduled_cloud.wait(following)
+        assert ended.status == "SUCCEEDED", f"{ended.error}: {ended.cause}"
+        assert unswept(scheduled_cloud) == [aborted], "it waits while the other one runs"
+        execution = scheduled_cloud.wait(aborted)
+        assert left_behind(scheduled_cloud, execution) != []
+        assert notifications.about(execution) == []
+        let_a_quarter_of_an_hour_pass(scheduled_cloud)
+        eventually(lambda: unswept(scheduled_cloud) == [], "the sweep", 180)
+    assert left_behind(scheduled_cloud, execution) == []
+    assert lock_owner(scheduled_cloud) == []
+    serving = scheduled_cloud.endpoint()
+    assert serving["EndpointStatus"] == "InService"
+    assert run_of(ended) in serving["EndpointConfigName"]
+    eventually(lambda: bool(notifications.about(execution)), "a message", 30)
     assert dead_letters(scheduled_cloud) == []
 
 

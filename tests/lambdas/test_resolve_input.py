@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from lambdas.resolve_input import handler as resolve_input
 from lambdas.resolve_input.handler import InvalidInput, resolve
-from workflow import config
+from workflow import config, execution_input
 
-SCHEMA = config.execution_input_schema()
+SCHEMA = execution_input.execution_input_schema()
 DEFAULTS = config.Config().defaults()
 SETTABLE = {
     "training": {"epochs": st.integers(1, 1000), "managed_spot": st.booleans(), "seed": st.integers(0, 99)},

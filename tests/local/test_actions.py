@@ -57,10 +57,11 @@ def test_a_row_names_a_resource_where_the_action_has_resources(service, operatio
 
 NOT_FROM_THE_REQUEST = {"partition", "region", "account"}
 DERIVED = {
+    "AttachedLayers",
     "CopySource", "CopySourceVersion", "CurrentObject", "ObjectVersion", "DeletedObjects", "DeletedVersions",
     "IndexPath", "TableNames", "PutTables", "UpdateTables", "DeleteTables", "ConditionCheckTables",
     "NewModelPackage", "ListedModelPackages", "QualifierPath", "AlarmNames", "ScaledEndpoint", "EventBuses",
-    "QueueName", "ScheduleGroup", "StateMachine",
+    "QueueName", "ScheduleGroup", "StateMachine", "BuiltProjects",
 }  # fmt: skip
 
 
@@ -116,6 +117,30 @@ def test_every_role_that_a_mapped_operation_takes_is_checked_for_pass_role():
             "PutObject",
             {"Bucket": "b", "Key": "k", "Tagging": "a=b"},
             [("s3:PutObject", "arn:aws:s3:::b/k"), ("s3:PutObjectTagging", "arn:aws:s3:::b/k")],
+        ),
+        (
+            "codebuild",
+            "StartBuild",
+            {"projectName": "dogs-serving"},
+            [("codebuild:StartBuild", "arn:aws:codebuild:us-east-1:123456789012:project/dogs-serving")],
+        ),
+        (
+            "codebuild",
+            "BatchGetBuilds",
+            {"ids": ["dogs-serving:8f1c", "arn:aws:codebuild:us-east-1:123456789012:build/dogs-serving:9a2d"]},
+            [("codebuild:BatchGetBuilds", "arn:aws:codebuild:us-east-1:123456789012:project/dogs-serving")],
+        ),
+        (
+            "cloudformation",
+            "ContinueUpdateRollback",
+            {"StackName": "dogs", "RoleARN": "arn:aws:iam::123456789012:role/Deploy"},
+            [
+                (
+                    "cloudformation:ContinueUpdateRollback",
+                    "arn:aws:cloudformation:us-east-1:123456789012:stack/dogs/*",
+                ),
+                ("iam:PassRole", "arn:aws:iam::123456789012:role/Deploy"),
+            ],
         ),
         (
             "sagemaker",
@@ -248,6 +273,21 @@ def test_every_role_that_a_mapped_operation_takes_is_checked_for_pass_role():
                 ("events:PutTargets", "arn:aws:events:us-east-1:123456789012:rule/r"),
                 ("iam:PassRole", "arn:aws:iam::123456789012:role/E"),
             ],
+        ),
+        (
+            "lambda",
+            "UpdateFunctionConfiguration",
+            {"FunctionName": "f", "Layers": ["arn:aws:lambda:us-east-1:123456789012:layer:shared:3"]},
+            [
+                ("lambda:UpdateFunctionConfiguration", "arn:aws:lambda:us-east-1:123456789012:function:f"),
+                ("lambda:GetLayerVersion", "arn:aws:lambda:us-east-1:123456789012:layer:shared:3"),
+            ],
+        ),
+        (
+            "lambda",
+            "DeleteLayerVersion",
+            {"LayerName": "shared", "VersionNumber": 3},
+            [("lambda:DeleteLayerVersion", "arn:aws:lambda:us-east-1:123456789012:layer:shared:3")],
         ),
         ("sts", "GetCallerIdentity", {}, []),
     ],

@@ -40,6 +40,15 @@ def test_fewer_datapoints_to_alarm_than_evaluation_periods_are_enough() -> None:
     assert next_state("OK", [BAD, BAD, BAD, GOOD, GOOD], 3, 2, "missing") == "OK", "only the newest three count"
 
 
+def test_one_bad_minute_of_the_endpoint_is_no_alarm_and_two_are() -> None:
+    alarm = template.parse(template.TEMPLATE_FILE.read_text())["Resources"]["EndpointErrorsAlarm"]["Properties"]
+    needed, missing = (alarm["EvaluationPeriods"], alarm["DatapointsToAlarm"]), alarm["TreatMissingData"]
+    for quiet in (GOOD, NONE):
+        assert next_state("OK", [quiet, quiet, quiet, quiet, BAD], *needed, missing) == "OK"
+        assert next_state("OK", [quiet, quiet, BAD, quiet, BAD], *needed, missing) == "ALARM"
+    assert next_state("ALARM", [BAD, BAD, GOOD, GOOD, BAD], *needed, missing) == "OK"
+
+
 @given(
     st.lists(st.sampled_from([BAD, GOOD]), min_size=5, max_size=5),
     st.integers(1, 5),

@@ -337,6 +337,35 @@ def test_a_rule_sends_to_a_queue_whose_policy_lets_it(events: Events) -> None:
     assert json.loads(letter["body"])["id"] == event_id
 
 
+def test_a_rule_with_a_rate_fires_once_each_time_the_clock_passes_it(events: Events) -> None:
+    """Once only when many of its times were passed, not before the first, and not while it is disabled."""
+    lets = {"Effect": "Allow", "Principal": {"Service": "events.amazonaws.com"}, "Action": "sqs:SendMessage"}
+    url, arn = events.queue("rate", lets)
+    name = f"rule-{events.suffix}"
+    rule = events.rules.put_rule(Name=name, ScheduleExpression="rate(15 minutes)")["RuleArn"]
+    events.rules.put_targets(Rule=name, Targets=[{"Id": "t", "Arn": arn}])
+    try:
+        events.set_clock(MONDAY + timedelta(minutes=14))
+        assert events.now_in(url) == []
+        events.set_clock(MONDAY + timedelta(minutes=16))
+        event = json.loads(events.received(url)[0]["body"])
+        assert (event["detail-type"], event["source"], event["resources"]) == ("Scheduled Event", "aws.events", [rule])
+        assert event["time"].startswith("2031-01-06T00:16")
+        events.set_clock(MONDAY + timedelta(days=7, minutes=5))
+        [second] = [json.loads(message["body"]) for message in events.received(url)]
+        assert second["time"].startswith("2031-01-13")
+        listed = events.world.connection.control("GET", "clock")["rules"]
+        [shown] = [each for each in listed if each["name"] == name]
+        assert shown["next"].startswith("2031-01-13T00:1")
+        events.rules.disable_rule(Name=name)
+        events.set_clock(MONDAY + timedelta(days=14))
+        again = {json.loads(message["body"])["id"] for message in events.now_in(url)}  # visible again after 30 s
+        assert again <= {event["id"], second["id"]}
+    finally:
+        events.rules.remove_targets(Rule=name, Ids=["t"])
+        events.rules.delete_rule(Name=name)
+
+
 def test_a_rule_that_is_disabled_or_has_another_source_is_not_met(events: Events) -> None:
     source = f"test.{events.suffix}"
     lets = {"Effect": "Allow", "Principal": {"Service": "events.amazonaws.com"}, "Action": "sqs:SendMessage"}

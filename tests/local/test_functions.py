@@ -24,6 +24,7 @@ from tests.local.conftest import World, wait_until
 from workflow.local.sandboxes import FunctionVersion, Sandbox
 
 ECHO = "def handler(event, context): return event"
+IMPORTS_BOTH = "import mine, shared\ndef handler(event, context): return [shared.says, mine.says, shared.__file__]"
 PID = "import os\ndef handler(event, context): return os.getpid()"
 
 
@@ -78,6 +79,18 @@ def package(code: str, files: dict[str, str] | None = None) -> bytes:
         for name, text in {"handler.py": textwrap.dedent(code), **(files or {})}.items():
             archive.writestr(name, text)
     return buffer.getvalue()
+
+
+def publish_layer(world: World, files: dict[str, str]) -> str:
+    """The ARN of the first version of a new layer."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    layer = world.client("lambda").publish_layer_version(
+        LayerName=f"layer-{uuid.uuid4().hex[:8]}", Content={"ZipFile": buffer.getvalue()}
+    )
+    return str(layer["LayerVersionArn"])
 
 
 @pytest.fixture(scope="module")
@@ -341,10 +354,10 @@ def test_an_environment_that_cannot_start_leaves_nothing_behind(tmp_path: Path) 
         raise OSError("no more processes")
 
     engine: Any = SimpleNamespace(home=tmp_path, images=SimpleNamespace(python_for=fail))
-    version = FunctionVersion("f", "arn", "1", "h.h", "python3.12", "role", 3, 128, "sha", (), b"")
+    version = FunctionVersion("f", "arn", "1", "h.h", "python3.12", "role", 3, 128, "sha", (), (), b"", ())
     descriptors = len(os.listdir("/proc/self/fd"))
     with pytest.raises(OSError, match="no more processes"):
-        Sandbox(engine, version, tmp_path)
+        Sandbox(engine, version, tmp_path, tmp_path)
     assert list((tmp_path / "sandboxes").iterdir()) == []
     assert len(os.listdir("/proc/self/fd")) == descriptors
 
@@ -434,3 +447,47 @@ def test_an_asynchronous_event_that_fails_three_times_is_a_dead_letter(
     assert letter["MessageAttributes"]["ErrorMessage"]["StringValue"] == "no dog"
     events = world.client("logs").filter_log_events(logGroupName=f"/aws/lambda/{function.name}")["events"]
     assert [event["message"].strip() for event in events].count("tried") == 3
+
+
+def test_a_function_imports_from_its_layers_after_its_own_code_and_the_last_layer_wins(
+    make: Callable[..., Function], world: World
+) -> None:
+    first = publish_layer(world, {"python/shared.py": "says = 'first'", "python/mine.py": "says = 'layer'"})
+    second = publish_layer(world, {"python/shared.py": "says = 'second'"})
+    function = make(IMPORTS_BOTH, Layers=[first, second], files={"mine.py": "says = 'function'"})
+    shared, mine, file = function()
+    assert (shared, mine) == ("second", "function")
+    assert file.endswith("/python/shared.py")
+
+
+def test_another_layer_takes_effect_at_the_next_invocation(make: Callable[..., Function], world: World) -> None:
+    files = {"mine.py": "says = 'function'"}
+    function = make(IMPORTS_BOTH, Layers=[publish_layer(world, {"python/shared.py": "says = 1"})], files=files)
+    assert function()[0] == 1
+    other = publish_layer(world, {"python/shared.py": "says = 2"})
+    function.lambda_.update_function_configuration(FunctionName=function.name, Layers=[other])
+    assert function()[0] == 2
+    function.lambda_.update_function_configuration(FunctionName=function.name, Layers=[])
+    assert function.error()["errorType"] == "Runtime.ImportModuleError"
+
+
+def test_versions_keep_a_layer_version_that_is_deleted(make: Callable[..., Function], world: World) -> None:
+    layer = publish_layer(world, {"python/shared.py": "says = 'kept'"})
+    function = make(IMPORTS_BOTH, Layers=[layer], files={"mine.py": "says = ''"})
+    client, name = function.lambda_, function.name
+    version = client.publish_version(FunctionName=name)["Version"]
+    layer_name, _, number = layer.split(":layer:")[1].partition(":")
+    client.delete_layer_version(LayerName=layer_name, VersionNumber=int(number))
+    assert function()[0] == "kept"
+    answer = client.invoke(FunctionName=name, Qualifier=version)["Payload"].read()
+    assert json.loads(answer)[0] == "kept"
+    with pytest.raises(ClientError, match="LayerVersion does not exist"):
+        make(Layers=[layer])
+
+
+def test_a_layer_that_is_no_zip_is_refused(make: Callable[..., Function], world: World) -> None:
+    client = world.client("lambda")
+    name = f"layer-{uuid.uuid4().hex[:8]}"
+    layer = client.publish_layer_version(LayerName=name, Content={"ZipFile": b"no zip"})["LayerVersionArn"]
+    with pytest.raises(ClientError, match="Could not unzip"):
+        make(Layers=[layer]).invoke()

@@ -175,6 +175,33 @@ def test_a_key_policy_that_does_not_delegate_locks_an_administrator_out(account:
     account.as_role("kms", owner).describe_key(KeyId=arn)
 
 
+def test_a_key_is_used_by_whoever_is_allowed_keys_with_its_tag(account: GuardedAccount) -> None:
+    kms, mine = account.root("kms"), [{"TagKey": "kelpie:project", "TagValue": "dogs"}]
+    arns = [kms.create_key(Tags=tags)["KeyMetadata"]["Arn"] for tags in (mine, [], [{**mine[0], "TagValue": "cats"}])]
+    use = allow("kms:DescribeKey", "*", StringEquals={"aws:ResourceTag/kelpie:project": "dogs"})
+    person = account.as_role("kms", account.role("of-dogs", use))
+    person.describe_key(KeyId=arns[0])
+    assert [code_of(person.describe_key, KeyId=arn) for arn in arns[1:]] == ["AccessDeniedException"] * 2
+    kms.untag_resource(KeyId=arns[0], TagKeys=["kelpie:project"])
+    assert code_of(person.describe_key, KeyId=arns[0]) == "AccessDeniedException"
+
+
+def test_a_key_is_made_with_the_tag_that_the_condition_names_and_tagging_is_a_permission(
+    account: GuardedAccount,
+) -> None:
+    tags = [{"TagKey": "kelpie:project", "TagValue": "dogs"}]
+    named = {"StringEquals": {"aws:RequestTag/kelpie:project": "dogs"}}
+    maker = account.as_role(
+        "kms", account.role("makes-keys", allow(["kms:CreateKey", "kms:TagResource"], "*", **named))
+    )
+    made = maker.create_key(Tags=tags)["KeyMetadata"]["KeyId"]
+    assert account.root("kms").list_resource_tags(KeyId=made)["Tags"] == tags
+    assert code_of(maker.create_key) == "AccessDeniedException"
+    assert code_of(maker.create_key, Tags=[{**tags[0], "TagValue": "cats"}]) == "AccessDeniedException"
+    creator = account.as_role("kms", account.role("creates-keys", allow("kms:CreateKey", "*", **named)))
+    assert "kms:TagResource" in message_of(creator.create_key, Tags=tags)
+
+
 def test_a_topic_with_a_key_needs_permissions_on_it_to_publish(account: GuardedAccount, key: str) -> None:
     topic = account.root("sns").create_topic(Name="sealed", Attributes={"KmsMasterKeyId": key})["TopicArn"]
     publish = allow("sns:Publish", topic)

@@ -50,6 +50,7 @@ CALLS = [
     ("lambda", "list_functions", {}),
     ("lambda", "get_function", {"FunctionName": "arn:aws:lambda:us-east-1:123456789012:function:no ne"}),
     ("cloudformation", "list_stacks", {}),
+    ("resourcegroupstaggingapi", "get_resources", {}),
     ("ssm", "get_parameters", {"Names": ["/a b"]}),
     ("events", "list_rules", {}),
     ("kms", "list_keys", {}),

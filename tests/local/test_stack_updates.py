@@ -142,6 +142,37 @@ def test_new_code_makes_new_versions_and_the_aliases_follow_before_the_old_ones_
     assert after["MachineAlias"] == before["MachineAlias"]
 
 
+def test_a_changed_layer_is_another_version_and_reaches_function_and_alias_before_the_old_one_goes(
+    server: StackServer,
+) -> None:
+    def with_layer(key: str) -> dict[str, Any]:
+        resources = versioned("1")
+        content = {"S3Bucket": "code", "S3Key": f"{key}.zip"}
+        resources["Layer"] = {
+            "Type": "AWS::Lambda::LayerVersion",
+            "Properties": {"LayerName": "shared", "Content": content},
+        }
+        resources["Function"]["Properties"]["Layers"] = [{"Ref": "Layer"}]
+        resources["Version"]["Properties"]["Description"] = key
+        return resources
+
+    assert deploy(server, with_layer("1")) == "CREATE_COMPLETE"
+    before, steps = physical_ids(server), len(changed(server, 0))
+    assert before["Layer"].endswith(":layer:shared:1")
+    assert deploy(server, with_layer("2")) == "UPDATE_COMPLETE"
+    order = changed(server, steps)
+    assert order.index("CREATE Layer") < order.index("UPDATE Function") < order.index("UPDATE Alias")
+    assert order.index("UPDATE Alias") < order.index("DELETE Layer")
+    lambda_ = server.client("lambda")
+    layers = [lambda_.get_function_configuration(FunctionName=name)["Layers"] for name in ("f", "f:live")]
+    after = physical_ids(server)["Layer"]
+    assert [[layer["Arn"] for layer in found] for found in layers] == [[after], [after]]
+    assert [one["Version"] for one in lambda_.list_layer_versions(LayerName="shared")["LayerVersions"]] == [2]
+    assert deploy(server, versioned("2")) == "UPDATE_COMPLETE"
+    assert lambda_.get_function_configuration(FunctionName="f").get("Layers", []) == []
+    assert lambda_.list_layers()["Layers"] == []
+
+
 def test_numbers_of_versions_never_come_again(server: StackServer) -> None:
     for key in ("1", "2", "1", "2"):
         deploy(server, versioned(key))

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 import time
 import uuid
 import zipfile
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
-from workflow.local import stepfunctions
+from workflow.local import state_tasks, stepfunctions
+from workflow.local.endings import Endings
 from workflow.local.faults import Faults, Undocumented
 from workflow.local.state_tasks import SageMakerTask
 
@@ -191,9 +194,33 @@ def test_stopped_can_be_made_to_succeed_for_it_is_not_documented(monkeypatch):
     follower = SageMakerTask()
     faults = Faults()
     faults.undocumented = Undocumented(stopped_fails=False)
-    monkeypatch.setattr(SageMakerTask, "faults", faults, raising=False)
+    engine = SimpleNamespace(faults=faults, endings=Endings())
+    monkeypatch.setattr(SageMakerTask, "engine", engine, raising=False)
     monkeypatch.setattr(SageMakerTask, "_client", lambda *_: _Client("Stopped"))
     assert follower._follow(_Running(), "j", None)["TrainingJobStatus"] == "Stopped"
+
+
+def test_a_job_that_ends_ends_its_task_without_another_poll(monkeypatch):
+    looked = threading.Event()
+
+    class Ending(_Client):
+        def describe_training_job(self, **named: str) -> dict[str, str]:
+            answer = super().describe_training_job(**named)
+            looked.set()
+            return answer
+
+    client, engine = Ending("InProgress"), SimpleNamespace(faults=Faults(), endings=Endings())
+    monkeypatch.setattr(SageMakerTask, "engine", engine, raising=False)
+    monkeypatch.setattr(SageMakerTask, "_client", lambda *_: client)
+    monkeypatch.setattr(state_tasks, "_POLL_SECONDS", 3600)
+    found = []
+    task_thread = threading.Thread(target=lambda: found.append(SageMakerTask()._follow(_Running(), "j", None)))
+    task_thread.start()
+    assert looked.wait(30)
+    client._status = "Completed"
+    engine.endings.announce("j")
+    task_thread.join(30)
+    assert [job["TrainingJobStatus"] for job in found] == ["Completed"]
 
 
 # ---- Parameters and errors -----------------------------------------------------------------------------------

@@ -14,10 +14,13 @@ from workflow import verify_aws
 from workflow.account import Account
 from workflow.config import Config
 from workflow.errors import KelpieError
-from workflow.verify_aws import EXPERIMENTS, PREFIX, Experiment
+from workflow.executions import TRAINING_LOG_GROUP
+from workflow.verify_aws import EXPERIMENTS, Experiment
 from workflow.verify_aws.experiments import Observation
-from workflow.verify_aws.lab import Lab, remove
+from workflow.verify_aws.lab import Lab
+from workflow.verify_aws.left_overs import remove
 
+PROJECT = Config().project.name
 QUICK = ("unproven-fields", "retried-parameters", "redrive-count", "generic-errors")
 
 
@@ -25,7 +28,7 @@ QUICK = ("unproven-fields", "retried-parameters", "redrive-count", "generic-erro
 def account(world: Any) -> Iterator[Account]:
     found: Account = world.connection.account()
     yield found
-    remove(found, PREFIX)
+    remove(found, PROJECT)
 
 
 def tried(account: Account, *names: str, **how: Any) -> dict[str, verify_aws.Result]:
@@ -41,7 +44,7 @@ def test_the_quick_experiments_are_answered_and_leave_nothing_behind(account: Ac
     assert len(results["retried-parameters"].evidence) == 3
     assert results["generic-errors"].evidence["aws-sdk"]["error"].startswith("SageMaker.")
     assert results["generic-errors"].evidence["optimised"]["error"].startswith("SageMaker.")
-    assert verify_aws.left_overs(account) == []
+    assert verify_aws.left_overs(account, PROJECT) == []
 
 
 def test_what_costs_or_needs_a_person_is_not_tried_unasked(account: Account) -> None:
@@ -49,7 +52,7 @@ def test_what_costs_or_needs_a_person_is_not_tried_unasked(account: Account) -> 
     assert len(results) >= 4
     assert {one.outcome for one in results} == {"not tried"}
     assert all(one.answer for one in results)
-    assert verify_aws.left_overs(account) == []
+    assert verify_aws.left_overs(account, PROJECT) == []
 
 
 def make_everything(lab: Lab, _config: Config) -> Observation:
@@ -88,7 +91,7 @@ def test_a_failing_or_interrupted_experiment_leaves_nothing_behind(account: Acco
     with told:
         (result,) = verify_aws.verify(account, Config(), [experiment(make_and(failure))])
         assert (result.outcome, result.answer) == ("failed", "no")
-    assert verify_aws.left_overs(account) == []
+    assert verify_aws.left_overs(account, PROJECT) == []
 
 
 def test_what_cannot_be_removed_is_told_and_the_next_experiment_is_tried(
@@ -103,8 +106,8 @@ def test_what_cannot_be_removed_is_told_and_the_next_experiment_is_tried(
         results = verify_aws.verify(account, Config(), chosen)
     assert [one.outcome for one in results] == ["failed", "answered"]
     assert "could not remove rule kelpie-verify-" in results[0].answer
-    assert [one.kind for one in verify_aws.left_overs(account)] == ["rule"]
-    assert len(verify_aws.clean_up(account)) == 1
+    assert [one.kind for one in verify_aws.left_overs(account, PROJECT)] == ["rule"]
+    assert len(verify_aws.clean_up(account, PROJECT)) == 1
 
 
 def test_what_a_killed_run_leaves_is_found_and_removed_and_nothing_else(account: Account) -> None:
@@ -112,13 +115,82 @@ def test_what_a_killed_run_leaves_is_found_and_removed_and_nothing_else(account:
     trust = {"Effect": "Allow", "Principal": {"Service": "states.amazonaws.com"}, "Action": "sts:AssumeRole"}
     document = json.dumps({"Version": "2012-10-17", "Statement": [trust]})
     iam.create_role(RoleName="kelpie-verifyx", AssumeRolePolicyDocument=document)
-    make_everything(Lab(account), Config())  # never left
-    kinds = [one.kind for one in verify_aws.left_overs(account)]
+    make_everything(Lab(account, PROJECT), Config())  # never left
+    kinds = [one.kind for one in verify_aws.left_overs(account, PROJECT)]
     assert sorted(kinds) == ["role", "role", "role", "rule", "schedule", "state machine"]
-    assert len(verify_aws.clean_up(account)) == 6
-    assert verify_aws.left_overs(account) == []
+    assert len(verify_aws.clean_up(account, PROJECT)) == 6
+    assert verify_aws.left_overs(account, PROJECT) == []
     assert iam.get_role(RoleName="kelpie-verifyx")
     iam.delete_role(RoleName="kelpie-verifyx")
+
+
+@pytest.fixture
+def artifact_bucket(account: Account) -> Iterator[str]:
+    """A stack of the project's name with nothing but the artifact bucket, and what is in it."""
+    stacks, s3 = account.client("cloudformation"), account.client("s3")
+    bucket = {"Type": "AWS::S3::Bucket", "Properties": {"VersioningConfiguration": {"Status": "Enabled"}}}
+    stacks.create_stack(StackName=PROJECT, TemplateBody=json.dumps({"Resources": {"ArtifactBucket": bucket}}))
+    stacks.get_waiter("stack_create_complete").wait(StackName=PROJECT, WaiterConfig={"Delay": 0.1})
+    [resource] = stacks.describe_stack_resources(StackName=PROJECT)["StackResources"]
+    name = resource["PhysicalResourceId"]
+    yield name
+    for one in s3.list_object_versions(Bucket=name).get("Versions", ()):
+        s3.delete_object(Bucket=name, Key=one["Key"], VersionId=one["VersionId"])
+    stacks.delete_stack(StackName=PROJECT)
+
+
+def test_what_a_training_job_writes_is_found_and_removed_in_every_version(
+    account: Account, artifact_bucket: str
+) -> None:
+    s3, logs = account.client("s3"), account.client("logs")
+    lab = Lab(account, PROJECT)
+    job = lab.name("job")
+    for key in (f"runs/{job}/output/model.tar.gz", f"runs/{job}/output/model.tar.gz", "runs/kelpie-0/model.tar.gz"):
+        s3.put_object(Bucket=artifact_bucket, Key=key, Body=b"model")
+    s3.delete_object(Bucket=artifact_bucket, Key=f"runs/{job}/output/model.tar.gz")  # which leaves a marker
+    with contextlib.suppress(logs.exceptions.ResourceAlreadyExistsException):
+        logs.create_log_group(logGroupName=TRAINING_LOG_GROUP)
+    for stream in (f"{job}/algo-1-1", "kelpie-0/algo-1-1"):
+        logs.create_log_stream(logGroupName=TRAINING_LOG_GROUP, logStreamName=stream)
+    kinds = [one.kind for one in verify_aws.left_overs(account, PROJECT)]
+    assert sorted(kinds) == ["log stream", "object", "object", "object"]
+    assert len(verify_aws.clean_up(account, PROJECT)) == 4
+    assert verify_aws.left_overs(account, PROJECT) == []
+    answer = s3.list_object_versions(Bucket=artifact_bucket)
+    assert [one["Key"] for one in answer["Versions"]] == ["runs/kelpie-0/model.tar.gz"]
+    assert "DeleteMarkers" not in answer
+    logs.delete_log_stream(logGroupName=TRAINING_LOG_GROUP, logStreamName="kelpie-0/algo-1-1")  # ours was not touched
+
+
+def test_an_endpoint_config_that_was_accepted_against_expectation_is_found_and_removed(
+    account: Account, world: Any
+) -> None:
+    sagemaker, model = account.client("sagemaker"), world.model()
+    variant = {"VariantName": "v", "ModelName": model, "InitialInstanceCount": 1, "InstanceType": "ml.m5.large"}
+    name = Lab(account, PROJECT).name("config")
+    for one in (name, "kelpie-verified"):
+        sagemaker.create_endpoint_config(EndpointConfigName=one, ProductionVariants=[variant])
+    assert verify_aws.clean_up(account, PROJECT) == [f"endpoint config {name}"]
+    assert verify_aws.left_overs(account, PROJECT) == []
+    sagemaker.delete_endpoint_config(EndpointConfigName="kelpie-verified")  # ours was not touched
+
+
+def test_what_a_state_machine_makes_while_it_is_removed_is_removed_too(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kind is looked for after the ones before it are gone, not before."""
+    lab = Lab(account, PROJECT)
+    lab.machine({"Wait": {"Type": "Wait", "Seconds": 86_400, "End": True}}, [])
+    sfn = account.client("stepfunctions")
+    delete = sfn.delete_state_machine
+
+    def delete_late(**request: Any) -> Any:
+        lab.role("events.amazonaws.com", [])
+        return delete(**request)
+
+    monkeypatch.setattr(sfn, "delete_state_machine", delete_late)
+    assert len(verify_aws.clean_up(account, PROJECT)) == 3
+    assert verify_aws.left_overs(account, PROJECT) == []
 
 
 def test_the_record_says_that_it_is_not_of_aws(account: Account) -> None:
@@ -138,4 +210,4 @@ def test_a_rule_and_a_schedule_start_executions_that_have_names(account: Account
     for one in results.values():
         assert one.outcome == "answered", one.answer
         assert one.evidence["name"]
-    assert verify_aws.left_overs(account) == []
+    assert verify_aws.left_overs(account, PROJECT) == []

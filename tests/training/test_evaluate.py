@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,8 +36,8 @@ def archive(folder: Path, members: dict[str, bytes | tarfile.TarInfo]) -> Path:
     return folder
 
 
-def a_json(classes: tuple[str, ...] = CLASSES) -> bytes:
-    return json.dumps(contract(classes).to_json()).encode()
+def a_json(classes: tuple[str, ...] = CLASSES, precision: str = "float32") -> bytes:
+    return json.dumps(replace(contract(classes), precision=precision).to_json()).encode()
 
 
 def link(name: str, target: str) -> tarfile.TarInfo:
@@ -48,9 +49,17 @@ def link(name: str, target: str) -> tarfile.TarInfo:
 def test_the_champion_is_read_from_its_archive(tmp_path: Path) -> None:
     members = {"./model.onnx": b"onnx", "code/surprise.py": b"raise SystemExit", "model.json": a_json(CLASSES[::-1])}
     found = evaluate.champion(archive(tmp_path, members), CLASSES)
-    assert (found.model, found.reason) == (b"onnx", "")
+    assert (found.files, found.reason) == ({"model.onnx": b"onnx"}, "")
     assert found.contract is not None
     assert found.contract.classes == CLASSES[::-1]
+
+
+def test_a_champion_is_read_with_the_network_that_it_serves(tmp_path: Path) -> None:
+    files = {"model.xml": b"<net/>", "model.onnx": b"onnx", "model.bin": b"weights"}
+    found = evaluate.champion(archive(tmp_path, {**files, "model.json": a_json(precision="int8")}), CLASSES)
+    assert found.files == files
+    assert found.contract is not None
+    assert found.contract.precision == "int8"
 
 
 @pytest.mark.parametrize(
@@ -58,6 +67,7 @@ def test_the_champion_is_read_from_its_archive(tmp_path: Path) -> None:
     [
         ({"model.onnx": b"onnx", "model.json": a_json(("cat", "dog"))}, "other classes"),
         ({"model.json": a_json()}, "lacks model.onnx"),
+        ({"model.onnx": b"", "model.xml": b"", "model.json": a_json(precision="int8")}, "lacks model.bin"),
         ({"model.onnx": link("model.onnx", "/etc/passwd"), "model.json": a_json()}, "lacks model.onnx"),
         ({"../model.onnx": b"onnx", "model.json": a_json()}, "lacks model.onnx"),
         ({"model.onnx": b"onnx", "model.json": b"{}"}, "format must be"),

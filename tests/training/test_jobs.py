@@ -53,16 +53,12 @@ def finished(start: Start, pictures: Path, tmp_path_factory: pytest.TempPathFact
     return job
 
 
-def seen(host: Host) -> dict[int, list[int]]:
-    return {epoch["epoch"]: epoch["picture_indices"] for epoch in host.evidence["epochs"]}  # type: ignore[attr-defined]
-
-
 def test_two_hosts_see_disjoint_pictures_and_together_all(finished: list[Host]) -> None:
-    first, second = (seen(host) for host in finished)
-    assert list(first) == list(second) == list(range(1, 26))
-    for epoch in first:
-        assert not set(first[epoch]) & set(second[epoch])
-        assert sorted(first[epoch] + second[epoch]) == list(range(30))
+    first, second = (host.evidence["features"]["picture_indices"] for host in finished)  # type: ignore[index]
+    assert first
+    assert second
+    assert not set(first) & set(second)
+    assert sorted(first + second) == list(range(30))
 
 
 def test_two_hosts_end_with_equal_weights(finished: list[Host]) -> None:
@@ -97,12 +93,21 @@ def test_the_first_host_alone_logs_metrics(finished: list[Host]) -> None:
         assert values
         assert all(np.isfinite(float(value)) for value in values)
         assert f"{metric}=" not in finished[1].log
-    assert re.search(r"epoch=25 step=100 train:loss=", log)
+    assert re.search(rf"epoch=150 step={STEPS} train:loss=", log)
     assert "champion:test_accuracy" not in log
 
 
 def test_the_log_has_no_warnings(finished: list[Host]) -> None:
     assert not [line for host in finished for line in host.lines if "warn" in line.lower()]
+
+
+def test_the_mode_is_said_with_its_reason_and_written_into_the_contract(finished: list[Host]) -> None:
+    (line,) = [line for line in finished[0].lines if line.startswith("mode=")]
+    training = ModelContract.load(finished[0].base / "model").training
+    assert line == f"mode={training['mode']}: {training['mode_reason']}"
+    assert training["mode"] == "features"
+    assert "trainable=head" in line
+    assert "mode=" not in finished[1].log
 
 
 def test_the_archive_is_complete_and_of_one_host(finished: list[Host]) -> None:
@@ -195,7 +200,7 @@ def test_a_job_killed_stopped_and_damaged_ends_like_an_uninterrupted_one(
     assert resumed_step(second[0]) == resumed_step(second[1])
     assert resumed_step(second[0]) >= 9
     assert last_step - resumed_step(second[0]) < 5 + 3  # every fifth step is logged, every third is kept
-    stopped = [re.findall(r"stopped after step (\d+) of 100", host.log) for host in second]
+    stopped = [re.findall(rf"stopped after step (\d+) of {STEPS}", host.log) for host in second]
     assert stopped[0] == stopped[1] != []
     kept = sorted((tmp_path / "algo-1/checkpoints").glob("*.ckpt"))
     assert kept[-1].name == f"step-{int(stopped[0][0]):09d}.ckpt"
@@ -258,14 +263,19 @@ def test_fine_tuning_ends_with_the_same_weights_on_one_two_and_four_hosts(
     for host_count in (1, 2, 4):
         job = start(tmp_path / str(host_count), pictures, host_count=host_count, trainable="all", epochs=2)
         assert [host.finish() for host in job] == [0] * host_count, job[0].log
+        assert "mode=finetune: trainable=all" in job[0].log
         hashes |= {host.evidence["weights_sha256"] for host in job}
+        for epoch in (0, 1):
+            read = [host.evidence["epochs"][epoch]["picture_indices"] for host in job]  # type: ignore[index]
+            assert all(read)
+            assert sorted(i for indices in read for i in indices) == list(range(30))
     assert len(hashes) == 1
 
 
 @pytest.mark.slow
 def test_a_random_torchvision_network_trains(start: Start, pictures: Path, tmp_path: Path) -> None:
     given = {"backbone": "resnet18", "weights": "none", "trainable": "all", "image_size": 64, "learning_rate": 0.0003}
-    job = start(tmp_path, pictures, **given)
+    job = start(tmp_path, pictures, epochs=25, **given)
     assert [host.finish() for host in job] == [0, 0], job[0].log
     (accuracy,) = re.findall("test:accuracy=([0-9.]+)", job[0].log)
     assert float(accuracy) >= 0.75  # chance is 0.33

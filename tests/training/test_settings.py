@@ -21,9 +21,9 @@ def job(tmp_path: Path, **more: str) -> dict[str, str]:
 def test_hyperparameters_arrive_as_flags_and_folders_as_variables(tmp_path: Path) -> None:
     flags = ["--backbone", "resnet18", "--weights", "hub", "--trainable", "all", "--epochs", "7", "--batch-size", "64"]
     flags += ["--image-size", "96", "--learning-rate", "1e-05", "--seed", "3", "--checkpoint-interval-steps", "9"]
-    flags += ["--max-bad-share", "0.25"]
+    flags += ["--max-bad-share", "0.25", "--precision", "int8", "--min-agreement", "0.9"]
     settings, folders = parse(flags, job(tmp_path, SM_CHANNEL_CHAMPION="/champion"))
-    assert settings == Settings("resnet18", "hub", "all", 7, 64, 96, 1e-05, 3, 9, 0.25)
+    assert settings == Settings("resnet18", "hub", "all", 7, 64, 96, 1e-05, 3, 9, 0.25, "int8", 0.9)
     assert folders.checkpoints == tmp_path / "checkpoints"
     assert folders.failure == tmp_path / "output" / "failure"
     assert folders.champion == Path("/champion")
@@ -49,6 +49,8 @@ def test_plain_flags_do_without_sagemaker(tmp_path: Path) -> None:
         (["--max-bad-share", "5"], "--max-bad-share must be between 0 and 1, got 5.0"),
         (["--max-bad-share", "nan"], "--max-bad-share must be between 0 and 1, got nan"),
         (["--seed", "-1"], "--seed must be 0 or more"),
+        (["--precision", "int4"], "int4.*bfloat16"),
+        (["--min-agreement", "98"], "--min-agreement must be between 0 and 1, got 98.0"),
     ],
 )
 def test_a_bad_flag_is_named_in_the_error(tmp_path: Path, flags: list[str], message: str) -> None:

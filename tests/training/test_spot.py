@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from spot_drills import ENDS_IN_TIME, HOST_COUNTS, drill, uninterrupted
+from spot_drills import ENDS_IN_TIME, HOST_COUNTS, TRAIN_PER_CLASS, drill, uninterrupted
 from training_hosts import ROOT, Job
+from training_pictures import picture_folder
 
 HASTY = """
 import runpy
@@ -28,6 +29,12 @@ def job() -> Iterator[Job]:
     job = Job()
     yield job
     job.close()
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """180 train, 6 valid and 12 test pictures."""
+    return picture_folder(tmp_path_factory.mktemp("pictures"), train=TRAIN_PER_CLASS)
 
 
 @pytest.fixture(scope="module")

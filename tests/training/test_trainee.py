@@ -11,14 +11,20 @@ from training.trainee import Trainee, learning_rate
 CPU = torch.device("cpu")
 
 
-def trainee(**given: object) -> Trainee:
+def trainee(dtype: torch.dtype = torch.float32, **given: object) -> Trainee:
     settings = Settings(**({"weights": "package", "image_size": 32, "learning_rate": 0.01} | given))  # type: ignore[arg-type]
     model = build("efficientnet_lite0", 3, source="package", path=None, seed=0)
-    return Trainee(settings, model, CPU)
+    return Trainee(settings, model, CPU, dtype)
+
+
+def inputs(of: Trainee, count: int, seed: int = 1) -> torch.Tensor:
+    """Features where only the head is trained, else pictures."""
+    shape = (1280,) if of.head_only else (3, 32, 32)
+    return torch.randn(count, *shape, generator=torch.manual_seed(seed))
 
 
 def step(of: Trainee, seed: int = 1) -> None:
-    x = torch.randn(4, 3, 32, 32, generator=torch.manual_seed(seed))
+    x = inputs(of, 4, seed)
     of.update(of.shard_sums(x, torch.tensor([0, 1, 2, 0]), 4, stop=False), 0.01)
 
 
@@ -44,7 +50,35 @@ def test_the_shards_of_a_batch_add_up_to_the_gradient_of_the_whole() -> None:
 def test_a_stop_request_rides_along_with_the_gradients() -> None:
     one = trainee()
     assert one.no_sums(stop=True)[-1] == 1
-    assert one.no_sums(stop=False).shape == one.shard_sums(torch.zeros(1, 3, 32, 32), torch.tensor([0]), 4, True).shape
+    assert one.no_sums(stop=False).shape == one.shard_sums(inputs(one, 1), torch.tensor([0]), 4, True).shape
+
+
+def test_a_host_sends_four_bytes_per_parameter_and_eight_more_in_each_step_of_fine_tuning() -> None:
+    sums = trainee(trainable="all").no_sums(stop=False)
+    assert sums.numel() * sums.element_size() == 4 * (3_371_008 + 1280 * 3 + 3) + 8
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_mixed_precision_goes_the_same_way_and_keeps_its_weights_in_float32(dtype: torch.dtype) -> None:
+    exact, mixed = trainee(trainable="all"), trainee(dtype, trainable="all")
+    x, y = inputs(exact, 4), torch.tensor([0, 1, 2, 0])
+    scale = mixed.scaler.get_scale()
+    assert (scale > 1) == (dtype == torch.float16)
+    ours, theirs = (one.shard_sums(x, y, 4, stop=False)[:-2] for one in (mixed, exact))
+    # The first step finds the scale too large for float16, and is left out; the scale is halved then.
+    while not ours.isfinite().all():
+        mixed.update(torch.cat([ours, torch.zeros(2)]), 0.01)
+        assert mixed.scaler.get_scale() == scale / 2
+        scale = mixed.scaler.get_scale()
+        ours = mixed.shard_sums(x, y, 4, stop=False)[:-2]
+    assert torch.equal(mixed.named["head.weight"], exact.named["head.weight"])
+    assert torch.cosine_similarity(ours, theirs, dim=0) > 0.95
+    step(mixed)
+    assert not torch.equal(mixed.named["head.weight"], exact.named["head.weight"])
+    assert all(parameter.dtype == torch.float32 and parameter.isfinite().all() for parameter in mixed.parameters)
+    again = trainee(dtype, trainable="all")
+    again.restore(decode(encode(mixed.state())))
+    assert again.scaler.get_scale() == mixed.scaler.get_scale()
 
 
 def test_a_restored_trainee_goes_on_exactly_where_the_other_stopped() -> None:

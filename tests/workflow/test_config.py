@@ -14,12 +14,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from workflow import config
-from workflow.config import Config, ExecutionInput, SharedSections, check_execution_input
+from workflow import config, reference
+from workflow.config import Config
 from workflow.errors import ConfigError
+from workflow.execution_input import (
+    ORDER_RULES,
+    ExecutionInput,
+    SharedSections,
+    check_execution_input,
+    execution_input_schema,
+)
 
 ROOT = Path(__file__).parents[2]
-VALIDATE = fastjsonschema.compile(config.execution_input_schema())
+VALIDATE = fastjsonschema.compile(execution_input_schema())
 
 
 def write(folder: Path, text: str) -> Path:
@@ -150,7 +157,7 @@ VERSION = "arn:aws:sagemaker:us-east-1:123456789012:model-package/kelpie/1"
 @pytest.mark.parametrize("section", [{"resume": {"training_job": JOB}}, {"rollback": {"model_package_arn": VERSION}}])
 def test_what_is_about_one_execution_stands_in_its_input_and_never_in_the_file(section: dict[str, Any]) -> None:
     VALIDATE(section)
-    check_execution_input(section, Config())
+    check_execution_input(section, Config().defaults())
     with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
         Config.model_validate(section)
 
@@ -166,12 +173,12 @@ def test_what_no_execution_made_can_neither_be_resumed_nor_brought_back(section:
     with pytest.raises(fastjsonschema.JsonSchemaValueException):
         VALIDATE({section: {key: bad}})
     with pytest.raises(ConfigError, match=rf"{section}\.{key}"):
-        check_execution_input({section: {key: bad}}, Config())
+        check_execution_input({section: {key: bad}}, Config().defaults())
 
 
 def test_an_unknown_section_of_an_input_is_told_which_ones_there_are() -> None:
     with pytest.raises(ConfigError, match=r"allowed: data, gate, hosting, resume, rollback, smoke_test, training"):
-        check_execution_input({"project": {}}, Config())
+        check_execution_input({"project": {}}, Config().defaults())
 
 
 numbers = st.one_of(st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.booleans(), st.text(max_size=5))
@@ -204,7 +211,7 @@ def test_the_file_and_the_input_are_checked_alike(where: tuple[str, str], value:
 def test_the_stacks_settings_are_not_in_an_execution_s_input() -> None:
     sections = {"schedule", "triggers", "notifications", "budget", "concurrency", "vpc", "trail", "images"}
     assert sections <= set(Config.model_fields)
-    assert not sections & set(config.execution_input_schema()["properties"])
+    assert not sections & set(execution_input_schema()["properties"])
 
 
 def test_an_untouched_stack_starts_nothing_and_costs_nothing() -> None:
@@ -217,25 +224,22 @@ def test_an_untouched_stack_starts_nothing_and_costs_nothing() -> None:
 
 def test_the_rules_between_settings_name_settings_that_exist() -> None:
     defaults = Config().model_dump()
-    assert config.execution_input_schema()["x-order-rules"] == config.ORDER_RULES
-    for left, operator, right in [*config.ORDER_RULES, *config.STACK_ORDER_RULES]:
+    assert execution_input_schema()["x-order-rules"] == ORDER_RULES
+    for left, operator, right in [*ORDER_RULES, *config.STACK_ORDER_RULES]:
         assert operator == "<="
         values = [defaults[section][key] for section, key in (rule.split(".") for rule in (left, right))]
         assert values[0] <= values[1]
 
 
 def test_every_setting_has_a_description() -> None:
-    for section in config.execution_input_schema()["properties"].values():
+    for section in execution_input_schema()["properties"].values():
         for key, rules in section.get("properties", {}).items():
             assert len(rules["description"]) > 10, key
 
 
 def test_the_reference_is_up_to_date() -> None:
     written = (ROOT / "docs" / "reference" / "settings.md").read_text(encoding="utf-8")
-    rewrite = (
-        'python -c "from workflow import config; print(config.reference(), end=str())" > docs/reference/settings.md'
-    )
-    assert written == config.reference(), f"run: {rewrite}"
+    assert written == reference.settings(), "run: python -m workflow.reference"
 
 
 def test_reading_settings_needs_no_sdk() -> None:

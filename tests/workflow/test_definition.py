@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workflow import definition, names
-from workflow.config import Config, execution_input_schema
+from workflow.config import Config
+from workflow.execution_input import execution_input_schema
 
 ASL = definition.build(Config())
 STATES: dict[str, dict[str, Any]] = ASL["States"]

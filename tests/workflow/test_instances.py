@@ -8,7 +8,7 @@ from functools import cache
 from botocore.session import Session
 
 from workflow import instances
-from workflow.config import HOSTING_INSTANCE
+from workflow.execution_input import HOSTING_INSTANCE
 
 # Source: EC2 user guide, "Instance store volumes", and the pages of the instance families, read 2026-11. p2 and p3 have
 # none; g5, g6, g7 and p5 and later have NVMe disks without a d in the name.

@@ -18,8 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workflow import definition, names, preflight
-from workflow.config import MAX_PROJECT_LENGTH, Config
+from workflow.config import Config
 from workflow.cost import costs
+from workflow.names import MAX_PROJECT_LENGTH
 from workflow.preflight import costs as cost_checks
 from workflow.preflight import images, naming, network, parameters, permissions, quotas, service, settings, tasks
 from workflow.preflight.findings import Check, Finding, Severity, Subject, info
@@ -260,26 +261,39 @@ def test_the_training_image_and_its_end_of_patches() -> None:
         assert [words in one.what for one in images.check(about)] == [True]
 
 
-def test_the_regions_of_the_training_image_are_those_of_the_sdk() -> None:
+def test_the_registries_of_the_training_image_are_those_of_the_sdk() -> None:
     package = find_spec("sagemaker")
     assert package is not None
     assert package.submodule_search_locations is not None
     file = Path(package.submodule_search_locations[0], "image_uri_config", "pytorch.json")
     versions = json.loads(file.read_text(encoding="utf-8"))["training"]["versions"]
     newest = versions[max(versions, key=lambda version: [int(part) for part in version.split(".")])]
-    assert {region for region, account in newest["registries"].items() if account == images.REGISTRY} == images.REGIONS
-    for region in newest["registries"]:
-        told = [one for one in found(images.check, subject({"aws": {"region": region}})) if one.where == "aws.region"]
-        assert [one.severity for one in told] == ([] if region in images.REGIONS else [Severity.ERROR])
+    assert newest["repository"] == "pytorch-training"
+    mapped = subject().template["Mappings"]["TrainingImageRegistry"]
+    assert mapped == {region: {"AccountId": account} for region, account in newest["registries"].items()}
 
 
-def test_the_accounts_region_counts_and_the_local_cloud_has_its_own_image() -> None:
+@pytest.mark.parametrize("region", ["us-east-1", "eu-south-1", "cn-north-1", "us-gov-west-1"])
+def test_a_region_with_a_registry_of_its_own_is_not_refused(region: str) -> None:
+    assert [one for one in found(images.check, subject({"aws": {"region": region}})) if one.where == "aws.region"] == []
+
+
+def test_a_region_without_a_known_registry_is_refused_and_the_accounts_region_counts() -> None:
     account: Any = FakeAccount()
-    account.region = "eu-south-1"
+    account.region = "eu-nowhere-1"
     (told,) = found(images.check, subject(account=account), Severity.ERROR)
-    assert "In eu-south-1 AWS keeps pytorch-training in another account" in told.what
-    account.endpoint_url = "http://127.0.0.1:1"
-    assert found(images.check, subject(account=account), Severity.ERROR) == []
+    assert told.what == "No account of AWS with the image pytorch-training is known for eu-nowhere-1."
+    assert "eu-south-1" in told.fix
+    assert found(images.check, subject({"aws": {"region": "eu-nowhere-1"}}), Severity.ERROR) != []
+
+
+def test_the_registry_of_the_accounts_region_is_asked() -> None:
+    ecr = Client(batch_get_image={"failures": []})
+    none = Client(describe_stacks=refused("ValidationError", "Stack with id kelpie does not exist"))
+    account: Any = FakeAccount(ecr=ecr, cloudformation=none)
+    account.region = "eu-south-1"
+    list(images.check_registry(subject(account=account)))
+    assert [request["registryId"] for _, request in ecr.asked] == ["692866216735"]
 
 
 def test_the_registry_is_asked_for_both_images() -> None:
@@ -296,6 +310,68 @@ def test_the_registry_is_asked_for_both_images() -> None:
     none = Client(describe_stacks=refused("ValidationError", "Stack with id kelpie does not exist"))
     (told,) = images.check_registry(subject(account=FakeAccount(ecr=Client(batch_get_image={}), cloudformation=none)))
     assert told.what == "not asked: the serving image"
+
+
+DIGEST = f"sha256:{'b' * 64}"
+
+
+def deployed_image(**scan: Any) -> tuple[Any, Client]:
+    """An account with a deployed serving image, 61 days old, and its registry."""
+    uri = f"123456789012.dkr.ecr.us-east-1.amazonaws.com/kelpie-serving@{DIGEST}"
+    stacks = {"Stacks": [{"Parameters": [{"ParameterKey": "ServingImageUri", "ParameterValue": uri}]}]}
+    pushed = datetime.datetime.combine(TODAY, datetime.time(), datetime.UTC) - datetime.timedelta(days=61)
+    ecr = Client(describe_images={"imageDetails": [{"imagePushedAt": pushed}]}, **scan)
+    ecr.exceptions = type("exceptions", (), {"ScanNotFoundException": Refusal})
+    return FakeAccount(ecr=ecr, cloudformation=Client(describe_stacks=stacks)), ecr
+
+
+def test_an_old_serving_image_is_a_warning_and_a_young_one_is_not() -> None:
+    account, ecr = deployed_image(describe_image_scan_findings={"imageScanStatus": {"status": "COMPLETE"}})
+    (told,) = images.check_patches(subject(account=account))
+    assert (told.severity, told.what) == (Severity.WARNING, "The serving image was built 61 days ago.")
+    assert "kelpie deploy --aws --rebuild-image" in told.fix
+    assert {request["repositoryName"] for _, request in ecr.asked} == {"kelpie-serving"}
+    yesterday = TODAY - datetime.timedelta(days=1)
+    assert list(images.check_patches(subject(account=account, today=yesterday))) == []
+
+
+@pytest.mark.parametrize(
+    ("scan", "severity", "what"),
+    [
+        (
+            {
+                "imageScanStatus": {"status": "COMPLETE"},
+                "imageScanFindings": {"findingSeverityCounts": {"CRITICAL": 1, "HIGH": 2, "LOW": 9}},
+            },
+            Severity.WARNING,
+            "ECR's scan found weaknesses in the serving image: 1 CRITICAL, 2 HIGH.",
+        ),
+        (
+            {"imageScanStatus": {"status": "UNSUPPORTED_IMAGE"}},
+            Severity.INFO,
+            "ECR's scan of the serving image is UNSUPPORTED_IMAGE.",
+        ),
+        (Refusal(), Severity.INFO, "The serving image was not scanned."),
+    ],
+    ids=["found", "unsupported", "not scanned"],
+)
+def test_what_a_scan_of_the_serving_image_found_is_told(scan: Any, severity: Severity, what: str) -> None:
+    account, _ = deployed_image(describe_image_scan_findings=scan)
+    found_ = list(images.check_patches(subject(account=account, today=TODAY - datetime.timedelta(days=30))))
+    assert [(one.severity, one.what) for one in found_] == [(severity, what)]
+
+
+def test_the_local_cloud_scans_no_image_and_an_undeployed_stack_has_none() -> None:
+    account, ecr = deployed_image()
+    account.endpoint_url = "http://127.0.0.1:1"
+    said = [one.what for one in images.check_patches(subject(account=account))]
+    assert said == [
+        "The serving image was built 61 days ago.",
+        "not asked: what a scan finds in the serving image",
+    ]
+    assert [operation for operation, _ in ecr.asked] == ["describe_images"]
+    none = Client(describe_stacks=refused("ValidationError", "Stack with id kelpie does not exist"))
+    assert list(images.check_patches(subject(account=FakeAccount(cloudformation=none)))) == []
 
 
 SUBNETS = [

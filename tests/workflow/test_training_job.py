@@ -12,9 +12,10 @@ import pytest
 import yaml
 
 from workflow import definition
-from workflow.config import Config, TrainingSettings
+from workflow.config import Config
+from workflow.execution_input import TrainingSettings
 from workflow.sdk import guarded
-from workflow.training_job import HYPERPARAMETERS, METRICS
+from workflow.training_job import GATE_HYPERPARAMETERS, HYPERPARAMETERS, METRICS
 
 
 @functools.cache
@@ -117,7 +118,7 @@ def test_every_setting_of_training_itself_is_a_hyperparameter() -> None:
     }
     assert set(HYPERPARAMETERS) == set(TrainingSettings.model_fields) - about_machines
     flags = {key.removesuffix(".$") for key in train()["HyperParameters"] if not key.startswith("sagemaker_")}
-    assert flags == {name.replace("_", "-") for name in HYPERPARAMETERS}
+    assert flags == {name.replace("_", "-") for name in (*HYPERPARAMETERS, *GATE_HYPERPARAMETERS)}
 
 
 @pytest.mark.parametrize("metric", METRICS)

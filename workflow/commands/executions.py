@@ -48,12 +48,12 @@ def start(
     """Start an execution and print its ARN."""
     on_aws = place(local, aws, "kelpie start")
     from workflow import datasets, executions, listing
-    from workflow.config import check_execution_input
     from workflow.deployment import packaging
+    from workflow.execution_input import check_execution_input
 
     config = load_config(config_file)
     execution_input = _execution_input(input_)
-    check_execution_input(execution_input, config)
+    check_execution_input(execution_input, config.defaults())
     _check_cost(execution_input, config)
     packaging.check_program(execution_input.get("hosting", {}).get("program", config.hosting.program))
     if data and not data.startswith("s3://"):

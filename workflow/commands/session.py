@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from workflow.account import Account
     from workflow.config import Config
+    from workflow.deployment.packaging import Asset
     from workflow.deployment.stack import StackOutputs
     from workflow.local.cloud import Connection
 
@@ -124,24 +125,28 @@ def place(local: bool, aws: bool, command: str) -> bool:
     return aws
 
 
-def local_cloud(config: Config) -> Connection:
-    """Bring the local cloud up, as the settings say."""
+def local_cloud(config: Config, meanwhile: Callable[[], object] | None = None) -> Connection:
+    """Bring the local cloud up, as the settings say; `meanwhile` is called while it starts."""
     from workflow.local import cloud
 
     with progress_console().status("starting the local cloud"):
-        return cloud.up(cloud.default_home(), region=config.aws.region, time_scale=config.local.time_scale)
+        return cloud.up(
+            cloud.default_home(), region=config.aws.region, time_scale=config.local.time_scale, meanwhile=meanwhile
+        )
 
 
 def local_account(config: Config) -> tuple[Connection, Account, StackOutputs]:
     """Bring the local cloud up and the stack up to date, without a question."""
     from workflow.deployment import stack
 
-    connection = local_cloud(config)
+    packed: dict[str, Asset] = {}
+    connection = local_cloud(config, meanwhile=lambda: packed.update(stack.stack_assets(config)))
     account = connection.account()
     with progress_console().status("deploying") as status:
         outputs = stack.deploy(
             account,
             config,
+            assets=packed or None,
             on_event=lambda event: status.update(f"deploying: {event.status} {event.resource}"),
         )
     return connection, account, outputs

@@ -56,6 +56,9 @@ class Switch(StrEnum):
 def deploy(
     local: Annotated[bool, typer.Option("--local", help="Into the local cloud; starts it when needed.")] = False,
     aws: OnAws = False,
+    rebuild_image: Annotated[
+        bool, typer.Option("--rebuild-image", help="Build the serving image again, for the patches of its base.")
+    ] = False,
     yes: Yes = False,
     config_file: ConfigFile = None,
 ) -> None:
@@ -72,7 +75,7 @@ def deploy(
     progress_console().print(_where(account), highlight=False)
     question = _Question(yes)
     with _events() as on_event:
-        outputs = stack.deploy(account, config, on_event=on_event, approve=question)
+        outputs = stack.deploy(account, config, rebuild_image=rebuild_image, on_event=on_event, approve=question)
     if not question.asked:
         print("nothing to change")
     print(f"state machine: {outputs.state_machine_arn}")

@@ -43,7 +43,7 @@ def verify_aws(
     if endpoint_url:
         where += f", at {endpoint_url} (not AWS)"
     if clean_up:
-        removed = checklist.clean_up(account)
+        removed = checklist.clean_up(account, config.project.name)
         print("\n".join(f"removed {one}" for one in removed) or "nothing was left behind")
         return
     chosen = [known[name] for name in names] if names else list(checklist.EXPERIMENTS)
@@ -68,7 +68,7 @@ def verify_aws(
     (output / "verify-aws.md").write_text(checklist.to_markdown(recorded), encoding="utf-8")
     print_table(("experiment", "outcome", "answer"), [(one.name, one.outcome, one.answer) for one in results])
     print(f"{output / 'verify-aws.json'}\n{output / 'verify-aws.md'}")
-    still_there = checklist.left_overs(account)
+    still_there = checklist.left_overs(account, config.project.name)
     if still_there:
         raise KelpieError(
             f"{len(still_there)} temporary resources are still there",

@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
+from workflow import schedule_times
 from workflow.config import Config
 from workflow.cost import pricing
 from workflow.deployment import packaging, stack, template
@@ -27,6 +29,16 @@ IMAGE_GB = 1
 
 LOGGED_GB_PER_EXECUTION = 0.05
 """Assumed: what one execution writes to the logs."""
+
+LOOK_SECONDS = 1.0
+"""Assumed: a call of the Lambda `sweep` that finds nothing to do, billed with its start."""
+
+TRAIL_DATA_EVENTS = 10_000
+"""Assumed: objects of the project's buckets that are read and written in a month in which nothing runs. An execution
+adds one for each picture and host, and each request to the classify Lambda is one more."""
+
+FLOW_LOGGED_GB = 0.1
+"""Assumed: flow records of a VPC in which an endpoint waits, one for each flow and ten minutes."""
 
 LAMBDA_GB_SECONDS = 100
 """Assumed: more than the Lambdas of one execution use, CheckData for a large data set included."""
@@ -150,6 +162,7 @@ def idle_month(
         lines.append(
             Line("dashboard", dashboards * unit["dashboard_month"], "free while the account has no more than three")
         )
+    lines.append(_looking_around(standing, unit))
     provisioned = int(given.get("ClassifyProvisionedMin") or 0)
     if provisioned:
         megabytes = next(r["MemorySize"] for name, r in standing if name == "ClassifyFunction")
@@ -179,10 +192,37 @@ def idle_month(
         )
     return [
         *lines,
+        *_records(standing, unit),
         Line("storage in S3", STORED_GB * unit["s3_gb_month"], f"assumed: {STORED_GB} GB"),
         Line("logs", LOGGED_GB * unit["log_gb_month"], f"assumed: {LOGGED_GB} GB kept"),
         Line("serving image", IMAGE_GB * unit["ecr_gb_month"], f"assumed: {IMAGE_GB} GB in the registry"),
     ]
+
+
+def _looking_around(standing: list[tuple[str, Mapping[str, Any]]], unit: Mapping[str, float]) -> Line:
+    """The scheduled calls of the Lambda `sweep`."""
+    month = timedelta(hours=pricing.HOURS_PER_MONTH)
+    rates = [each["ScheduleExpression"] for _, each in standing if "rate(" in str(each.get("ScheduleExpression"))]
+    periods = [schedule_times.parse(rate, "UTC").period for rate in rates]
+    calls = sum(month / period for period in periods if period is not None)
+    megabytes = next(each["MemorySize"] for name, each in standing if name == "SweepFunction")
+    call = LOOK_SECONDS * megabytes / 1024 * unit["lambda_gb_second"] + unit["lambda_request"]
+    told = f"{calls:.0f} calls, assumed: {LOOK_SECONDS:g} s each; within Lambda's free tier if nothing else uses it up"
+    return Line("looking around", calls * call, told)
+
+
+def _records(standing: list[tuple[str, Mapping[str, Any]]], unit: Mapping[str, float]) -> Iterator[Line]:
+    """What the audit trail and the flow logs cost while nothing runs. An account's first trail of management events is
+    free."""
+    if _count(standing, "AWS::CloudTrail::Trail"):
+        yield Line(
+            "audit trail",
+            TRAIL_DATA_EVENTS * unit["trail_data_event"],
+            f"assumed: {TRAIL_DATA_EVENTS} data events; management events are free in the account's first trail",
+        )
+    if _count(standing, "AWS::EC2::FlowLog"):
+        gigabyte = unit["vended_log_gb_ingested"] + unit["log_gb_month"]
+        yield Line("flow logs", FLOW_LOGGED_GB * gigabyte, f"assumed: {FLOW_LOGGED_GB} GB, delivered and kept")
 
 
 def _standing(whole: Mapping[str, Any], given: Mapping[str, str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -218,10 +258,15 @@ def _holds(condition: Any, whole: Mapping[str, Any], given: Mapping[str, str]) -
 def reference() -> str:
     """The text of docs/reference/costs.md."""
     prices = pricing.shipped_prices()
+    month = idle_month(Config(), prices=prices)
+    options = Config.model_validate({"vpc": {"create": True}, "trail": {"enabled": True}})
+    usual = {line.what for line in month}
+    added = [line for line in idle_month(options, prices=prices) if line.what not in usual]
     chapters = (
         ("An execution, at most", execution_at_most(Config(), prices)),
         ("A deployment", deployment(prices)),
-        ("A month in which nothing runs", idle_month(Config(), prices=prices)),
+        ("A month in which nothing runs", month),
+        ("What `[vpc] create` and `[trail] enabled` add to that month", added),
     )
     lines = [
         "# Costs",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain, repeat
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -196,11 +197,12 @@ class CloudFormationStack:
             self.delete()
 
     def _wait_for_change_set(self, arn: str) -> dict[str, Any]:
+        pauses_seconds = _pauses_seconds()
         while True:
             described: dict[str, Any] = self._client.describe_change_set(ChangeSetName=arn, StackName=self.name)
             if described["Status"] in ("CREATE_COMPLETE", "FAILED"):
                 return described
-            time.sleep(_POLL_SECONDS)
+            time.sleep(next(pauses_seconds))
 
     def _changes(self, arn: str) -> list[Mapping[str, Any]]:
         pages = self._client.get_paginator("describe_change_set").paginate(ChangeSetName=arn, StackName=self.name)
@@ -235,6 +237,7 @@ class CloudFormationStack:
         failures: list[StackEvent] = []
         begun = False
         deadline = time.monotonic() + _START_SECONDS
+        pauses_seconds = _pauses_seconds()
         while True:
             stack = self.describe(stack_id)
             assert stack is not None
@@ -253,7 +256,7 @@ class CloudFormationStack:
             # Right after a request the status can still be the earlier one.
             if not stack["StackStatus"].endswith("_IN_PROGRESS") and (begun or time.monotonic() > deadline):
                 break
-            time.sleep(_POLL_SECONDS)
+            time.sleep(next(pauses_seconds))
         if stack["StackStatus"] not in good:
             first = first_cause(failures) or StackEvent(self.name, "stack", stack["StackStatus"])
             raise KelpieError(
@@ -261,6 +264,11 @@ class CloudFormationStack:
                 first.reason or stack.get("StackStatusReason") or f"The stack's status is {stack['StackStatus']}.",
                 "Correct the cause, then deploy again.",
             )
+
+
+def _pauses_seconds() -> Iterator[float]:
+    """Short ones at first, because the local cloud has a stack in seconds; then what AWS's request rates allow."""
+    return chain(repeat(0.2, 15), repeat(_POLL_SECONDS))
 
 
 def first_cause(failures: Iterable[StackEvent]) -> StackEvent | None:

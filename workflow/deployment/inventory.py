@@ -20,6 +20,8 @@ from workflow.deployment.cloudformation import CloudFormationStack
 from workflow.executions import TRAINING_LOG_GROUP
 
 ENDPOINT_LOG_GROUP = "/aws/sagemaker/Endpoints/"
+PROJECT_TAG, RESOURCE_TAG = "kelpie:project", "kelpie:resource"
+"""The tags of buckets and key in stack.yaml: the project's name, and the bucket's logical name."""
 DATA_TYPES = ("AWS::S3::Bucket", "AWS::KMS::Key")
 """The types of resources that stack.yaml keeps when the stack is deleted."""
 
@@ -207,19 +209,49 @@ KINDS: tuple[Kind, ...] = (*RUN_TIME, Kind("stacks", stack), Kind("image registr
 
 
 def data(scope: Scope) -> dict[str, str]:
-    """Buckets and keys of the stack, and of earlier stacks of this name, that exist: their ids, by logical name."""
+    """Buckets and keys of the stack, and of earlier stacks of this name, that exist: their ids, by logical name.
+
+    CloudFormation forgets a deleted stack after 90 days; what it kept carries the project's tag for as long as it is.
+    Source: CloudFormation API reference, ListStacks, read 2026-11.
+    """
+    found = _data_of_stacks(scope) | _data_by_tag(scope)
+    return {name: physical_id for name, (kind, physical_id) in found.items() if _exists(scope, kind, physical_id)}
+
+
+def _data_of_stacks(scope: Scope) -> dict[str, tuple[str, str]]:
+    """Type and id, by logical name and id."""
     found = CloudFormationStack(scope.account, scope.project)
     ids = [stack["StackId"]] if (stack := found.describe()) else []
     deleted = _pages(scope, "cloudformation", "list_stacks", "StackSummaries", StackStatusFilter=["DELETE_COMPLETE"])
     ids += [one["StackId"] for one in deleted if one["StackName"] == scope.project]
     return {
-        f"{resource['LogicalResourceId']} {resource['PhysicalResourceId']}": resource["PhysicalResourceId"]
+        f"{one['LogicalResourceId']} {one['PhysicalResourceId']}": (one["ResourceType"], one["PhysicalResourceId"])
         for stack_id in ids
-        for resource in found.resources(stack_id)
-        if resource["ResourceType"] in DATA_TYPES
-        and resource.get("PhysicalResourceId")
-        and _exists(scope, resource["ResourceType"], resource["PhysicalResourceId"])
+        for one in found.resources(stack_id)
+        if one["ResourceType"] in DATA_TYPES and one.get("PhysicalResourceId")
     }
+
+
+def _data_by_tag(scope: Scope) -> dict[str, tuple[str, str]]:
+    """The same of what carries the project's tag in stack.yaml."""
+    tagged = _pages(
+        scope,
+        "resourcegroupstaggingapi",
+        "get_resources",
+        "ResourceTagMappingList",
+        TagFilters=[{"Key": PROJECT_TAG, "Values": [scope.project]}],
+        ResourceTypeFilters=["s3", "kms:key"],
+    )
+    found = {}
+    for one in tagged:
+        tags = {tag["Key"]: tag["Value"] for tag in one["Tags"]}
+        *_, service, _region, _account, resource = one["ResourceARN"].split(":", 5)
+        if service == "kms":
+            key_id = resource.removeprefix("key/")
+            found[f"Key {key_id}"] = ("AWS::KMS::Key", key_id)
+        elif RESOURCE_TAG in tags:
+            found[f"{tags[RESOURCE_TAG]} {resource}"] = ("AWS::S3::Bucket", resource)
+    return found
 
 
 def sagemaker_grants(scope: Scope, key_id: str) -> list[str]:

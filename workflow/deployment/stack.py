@@ -19,7 +19,7 @@ from botocore.exceptions import ClientError
 
 from workflow.account import Account, flag
 from workflow.config import Config
-from workflow.deployment import packaging, serving_image, template, wheels
+from workflow.deployment import packaging, rendered, serving_image, template, wheels
 from workflow.deployment.change_set import ChangeSet
 from workflow.deployment.cloudformation import CloudFormationStack, OnEvent, StackEvent, ignore
 from workflow.deployment.packaging import Asset
@@ -78,11 +78,19 @@ def _approve_all(_: ChangeSet) -> bool:
 
 
 def deploy(
-    account: Account, config: Config, *, on_event: OnEvent = ignore, approve: Approve = _approve_all
+    account: Account,
+    config: Config,
+    *,
+    assets: Mapping[str, Asset] | None = None,
+    rebuild_image: bool = False,
+    on_event: OnEvent = ignore,
+    approve: Approve = _approve_all,
 ) -> StackOutputs:
     """Bring the account to this version: create or update the stack named like the project.
 
-    `approve` is asked before each change set is executed, and not at all when nothing would change.
+    `assets` are those of `stack_assets(config)`, when they are packed already. `approve` is asked before each change
+    set is executed, and not at all when nothing would change. With `rebuild_image` the serving image is built although
+    there is one of this context.
 
     Raises:
         Declined: a change set was not approved.
@@ -91,7 +99,7 @@ def deploy(
     """
     template_body = template.TEMPLATE_FILE.read_text(encoding="utf-8")
     whole = template.parse(template_body)
-    assets = stack_assets(config)
+    assets = stack_assets(config) if assets is None else assets
     validate(template_body, assets)
 
     stack = CloudFormationStack(account, config.project.name, on_event)
@@ -110,6 +118,7 @@ def deploy(
         build_project=_bootstrapped(account, made, "ImageBuild", config),
         bucket=bucket,
         context=assets["ServingContext"],
+        rebuild=rebuild_image,
         on_event=on_event,
     )
     values = parameters(config, bucket, assets, wheels_prefix=libraries[0].prefix, serving_image_uri=image_uri) | _kept(
@@ -138,17 +147,15 @@ def outputs(account: Account, config: Config) -> StackOutputs:
 
 def stack_assets(config: Config) -> dict[str, Asset]:
     """Everything to upload, by what it is: `Definition`, `Code`, ..., or a Lambda's name in stack.yaml."""
-    # The definition needs the SageMaker SDK, which takes seconds to import; outputs() must not wait for it.
-    from workflow import definition
-
     weights = packaging.weights(config.weights.file) or packaging.asset_of_bytes(
         "no-weights.txt", b"No pretrained weights were installed where this stack was deployed.\n"
     )
     return {
-        "Definition": packaging.asset_of_bytes("state-machine.json", definition.render(config).encode()),
+        "Definition": packaging.asset_of_bytes("state-machine.json", rendered.rendered(config).encode()),
         "Code": packaging.training_archive(),
         "Weights": weights,
         "ServingContext": packaging.serving_context(),
+        "PowertoolsLayer": packaging.layer_archive(),
         **{_logical_name(name): packaging.lambda_archive(name) for name in packaging.LAMBDAS},
     }
 
@@ -183,6 +190,7 @@ def parameters(
         "DefinitionKey": assets["Definition"].key,
         "CodeChannelUri": f"s3://{artifact_bucket}/{assets['Code'].prefix}",
         "WeightsChannelUri": f"s3://{artifact_bucket}/{assets['Weights'].prefix}",
+        "PowertoolsLayerKey": assets["PowertoolsLayer"].key,
         **{f"{name}CodeKey": assets[name].key for name in map(_logical_name, packaging.LAMBDAS)},
     }
 
@@ -212,7 +220,7 @@ def validate(template_body: str, assets: Mapping[str, Asset]) -> None:
         raise KelpieError(
             "The state machine uses values that the stack does not supply",
             f"Not in DefinitionSubstitutions of workflow/stack.yaml: {', '.join(sorted(used - supplied))}.",
-            "Add them there, or remove them from workflow/definition.py.",
+            "Add them there, or remove them from workflow/definition/.",
         )
 
 

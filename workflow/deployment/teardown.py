@@ -114,6 +114,7 @@ def _switch_off(scope: Scope, on_event: OnEvent) -> None:
         (scope.project, "schedule", _disable_schedule),
         (f"{scope.project}-new-data", "rule", _disable_rule),
         (f"{scope.project}-ended-badly", "rule", _disable_rule),
+        (f"{scope.project}-look-around", "rule", _disable_rule),
     ):
         try:
             switch(scope, name)

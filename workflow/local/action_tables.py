@@ -103,11 +103,16 @@ _SAGEMAKER_RUNTIME: dict[str, Needs] = _same(_ENDPOINT, "InvokeEndpoint InvokeEn
 _LAMBDA: dict[str, Needs] = {
     "Invoke": ("InvokeFunction function:{FunctionName}{QualifierPath}",),
     "ListVersionsByFunction": ("function:{FunctionName}",),
-    **_same("function:{FunctionName}", "CreateFunction UpdateFunctionCode UpdateFunctionConfiguration DeleteFunction"),
+    # Who attaches a layer version may get it. Source: Lambda developer guide, "Adding layers to functions", Nov 2026.
+    "CreateFunction": ("function:{FunctionName}", "GetLayerVersion {AttachedLayers}"),
+    "UpdateFunctionConfiguration": ("function:{FunctionName}", "GetLayerVersion {AttachedLayers}"),
+    **_same("function:{FunctionName}", "UpdateFunctionCode DeleteFunction"),
     **_same("function:{FunctionName}{QualifierPath}", "GetFunction GetFunctionConfiguration"),
     **_same("function:{FunctionName}", "PublishVersion CreateAlias GetAlias UpdateAlias ListAliases DeleteAlias"),
     **_same("function:{FunctionName}", "AddPermission RemovePermission GetPolicy GetFunctionConcurrency"),
     **_same("function:{FunctionName}", "PutFunctionConcurrency DeleteFunctionConcurrency"),
+    "PublishLayerVersion": ("layer:{LayerName}",),
+    **_same("layer:{LayerName}:{VersionNumber}", "GetLayerVersion DeleteLayerVersion"),
     **_same("*", "ListFunctions GetAccountSettings"),
 }
 
@@ -177,8 +182,11 @@ _CLOUDFORMATION: dict[str, Needs] = {
     **_same("stack/{StackName}/*", "CreateStack UpdateStack DeleteStack DescribeStacks DescribeStackEvents"),
     **_same("stack/{StackName}/*", "DescribeStackResources DescribeStackResource ListStackResources GetTemplate"),
     **_same("stack/{StackName}/*", "CreateChangeSet DescribeChangeSet ExecuteChangeSet DeleteChangeSet"),
+    **_same("stack/{StackName}/*", "ContinueUpdateRollback"),
     **_same("*", "ListStacks ListExports ValidateTemplate"),
 }
+
+_TAGGING: dict[str, Needs] = {"GetResources": ("*",)}
 
 _IAM: dict[str, Needs] = {
     **_same("role/{RoleName}", "CreateRole GetRole UpdateRole DeleteRole ListRolePolicies ListAttachedRolePolicies"),
@@ -195,6 +203,7 @@ _KMS: dict[str, Needs] = {
     **_same("key/{KeyId}", "ScheduleKeyDeletion"),
     **_same("key/{KeyId}", "Encrypt Decrypt GenerateDataKey GenerateDataKeyWithoutPlaintext DescribeKey CreateGrant"),
     **_same("key/{KeyId}", "GetKeyPolicy GetKeyRotationStatus ListResourceTags ListGrants"),
+    **_same("key/{KeyId}", "TagResource UntagResource"),
     **_same("*", "ListKeys ListAliases CreateKey"),
 }
 
@@ -225,6 +234,11 @@ _ECR: dict[str, Needs] = {
     **_same("repository/{repositoryName}", "UploadLayerPart"),
 }
 
+_CODEBUILD: dict[str, Needs] = {
+    "StartBuild": ("project/{projectName}",),
+    "BatchGetBuilds": ("project/{BuiltProjects}",),  # IAM knows builds by their projects only
+}
+
 _XRAY: dict[str, Needs] = _same("*", "PutTraceSegments PutTelemetryRecords GetSamplingRules GetSamplingTargets")
 
 _REGIONAL = "arn:{partition}:%s:{region}:{account}:"
@@ -248,6 +262,8 @@ SERVICES: Mapping[str, Service] = {
     "scheduler": Service("scheduler", _REGIONAL % "scheduler", _SCHEDULER),
     "ssm": Service("ssm", _REGIONAL % "ssm", _SSM),
     "ecr": Service("ecr", _REGIONAL % "ecr", _ECR),
+    "resourcegroupstaggingapi": Service("tag", _REGIONAL % "tag", _TAGGING),
+    "codebuild": Service("codebuild", _REGIONAL % "codebuild", _CODEBUILD),
     "xray": Service("xray", _REGIONAL % "xray", _XRAY),
 }
 """By botocore's service name."""
@@ -265,6 +281,7 @@ PASSED_ROLES: Mapping[tuple[str, str], tuple[str, str]] = {
     ("cloudformation", "CreateStack"): ("RoleARN", "cloudformation.amazonaws.com"),
     ("cloudformation", "UpdateStack"): ("RoleARN", "cloudformation.amazonaws.com"),
     ("cloudformation", "DeleteStack"): ("RoleARN", "cloudformation.amazonaws.com"),
+    ("cloudformation", "ContinueUpdateRollback"): ("RoleARN", "cloudformation.amazonaws.com"),
     ("cloudformation", "CreateChangeSet"): ("RoleARN", "cloudformation.amazonaws.com"),
     ("events", "PutRule"): ("RoleArn", "events.amazonaws.com"),
     ("events", "PutTargets"): ("Targets[].RoleArn", "events.amazonaws.com"),

@@ -102,6 +102,8 @@ def _tag_needs(service: str, operation: str, parameters: Parameters, found: list
     """What is created with tags also needs the permission to tag it."""
     if service == "sagemaker" and operation.startswith("Create") and parameters.get("Tags"):
         return [Need("sagemaker:AddTags", found[0].resource, found[0].context)]
+    if service == "kms" and operation == "CreateKey" and parameters.get("Tags"):
+        return [Need("kms:TagResource", "*", found[0].context)]
     if operation in ("PutObject", "CopyObject", "CreateMultipartUpload") and parameters.get("Tagging"):
         return [Need("s3:PutObjectTagging", found[0].resource, found[0].context)]
     return []
@@ -147,7 +149,12 @@ def _request_context(service: str, parameters: Parameters) -> dict[str, str | li
 
 
 def _tag(tag: Mapping[str, Any]) -> tuple[str, str]:
-    return str(tag.get("Key", tag.get("key", ""))), str(tag.get("Value", tag.get("value", "")))
+    """Key and value of a tag; services spell the members differently."""
+    found = [next((str(tag[name]) for name in names if name in tag), "") for names in _TAG_MEMBERS]
+    return found[0], found[1]
+
+
+_TAG_MEMBERS = ("Key", "key", "TagKey"), ("Value", "value", "TagValue")
 
 
 Derive = Callable[[Parameters], dict[str, Any]]
@@ -199,7 +206,8 @@ def _derived_lambda(parameters: Parameters) -> dict[str, Any]:
     name = str(parameters.get("FunctionName", "")).split(":function:")[-1].removeprefix("function:")
     name, _, qualifier = name.partition(":")
     qualifier = str(parameters.get("Qualifier") or qualifier)
-    return {"FunctionName": name, "QualifierPath": f":{qualifier}" if qualifier else ""}
+    layers = list(parameters.get("Layers") or [])
+    return {"FunctionName": name, "QualifierPath": f":{qualifier}" if qualifier else "", "AttachedLayers": layers}
 
 
 _STATE_MACHINE_ARNS = ("stateMachineArn", "stateMachineVersionArn", "stateMachineAliasArn")
@@ -246,6 +254,12 @@ def _derived_cloudformation(parameters: Parameters) -> dict[str, Any]:
     return {"StackName": str(parameters.get("StackName") or "*").split(":stack/")[-1].split("/")[0]}
 
 
+def _derived_codebuild(parameters: Parameters) -> dict[str, Any]:
+    """A build's id is its project's name, a colon and a UUID."""
+    builds = [str(build).split(":build/")[-1] for build in parameters.get("ids", [])]
+    return {"BuiltProjects": sorted({build.partition(":")[0] for build in builds})}
+
+
 def _derived_ssm(parameters: Parameters) -> dict[str, Any]:
     """Parameter names begin with a slash that the ARN does not repeat."""
     derived: dict[str, Any] = {name: str(parameters.get(name, "")).lstrip("/") for name in ("Name", "Path")}
@@ -275,5 +289,6 @@ _DERIVED: Mapping[str, Derive] = {
     "kms": _derived_kms,
     "sqs": _derived_sqs,
     "ssm": _derived_ssm,
+    "codebuild": _derived_codebuild,
     "cloudformation": _derived_cloudformation,
 }

@@ -112,7 +112,8 @@ def _decide(
 ) -> None:
     account = Account(identity.account_id, identity.region, identity.partition)
     owner = resource.split(":")[4] if resource.count(":") >= 5 else ""
-    request = Request(caller, action, resource, {**context, "aws:ResourceAccount": owner or identity.account_id})
+    of_resource = {"aws:ResourceAccount": owner or identity.account_id, **resource_policies.tags_of(resource, account)}
+    request = Request(caller, action, resource, {**context, **of_resource})
     known = Policies(documents, boundary, resource_policies.policy_of(action, resource, account))
     decision = decide(request, known)
     identity.record.add(request, decision.allowed, state)

@@ -137,10 +137,18 @@ def default_home() -> Path:
     return (Path(os.environ.get("KELPIE_HOME") or ".kelpie") / "local").absolute()
 
 
-def up(home: Path, *, region: str = "us-east-1", time_scale: float = 30, port: int = 0) -> Connection:
+def up(
+    home: Path,
+    *,
+    region: str = "us-east-1",
+    time_scale: float = 30,
+    port: int = 0,
+    meanwhile: Callable[[], object] | None = None,
+) -> Connection:
     """Start the server and return when it answers; if it already runs with these settings, return its connection.
 
-    The server is a process of its own that outlives the caller. Port 0 means any free one.
+    The server is a process of its own that outlives the caller. Port 0 means any free one. `meanwhile` is called once
+    while the server starts, and not when it runs already.
 
     Raises:
         KelpieError: if it runs with other settings, or does not start; the error quotes the end of its log.
@@ -165,6 +173,8 @@ def up(home: Path, *, region: str = "us-east-1", time_scale: float = 30, port: i
         )
     _servers.append(server)
     try:
+        if meanwhile is not None:
+            meanwhile()
         return _checked(_wait_until_healthy(home, server, log_path, log_start), region, time_scale)
     except BaseException:
         server.kill()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ from workflow.local import (
     compute_resources,
     event_resources,
     function_versions,
+    in_process,
     machine_versions,
     network_resources,
     operations_resources,
@@ -93,6 +95,7 @@ RESOURCE_TYPES: Mapping[str, str] = {
     "AWS::Lambda::Alias": "executed",
     "AWS::Lambda::EventInvokeConfig": "executed",
     "AWS::Lambda::Function": "executed",
+    "AWS::Lambda::LayerVersion": "executed",
     "AWS::Lambda::Permission": "executed",
     "AWS::Lambda::Url": "validated",
     "AWS::Lambda::Version": "executed",
@@ -141,6 +144,7 @@ _IMPLEMENTATIONS: Mapping[str, type[ResourceType]] = {
     "AWS::Lambda::Alias": compute_resources.FunctionAlias,
     "AWS::Lambda::EventInvokeConfig": compute_resources.EventInvokeConfig,
     "AWS::Lambda::Function": compute_resources.Function,
+    "AWS::Lambda::LayerVersion": compute_resources.LayerVersion,
     "AWS::Lambda::Permission": compute_resources.FunctionPermission,
     "AWS::Lambda::Url": compute_resources.FunctionUrl,
     "AWS::Lambda::Version": compute_resources.FunctionVersion,
@@ -177,7 +181,7 @@ def install(engine: Engine) -> None:
 
     @lru_cache
     def client(service: str) -> Any:
-        return session.client(
+        made = session.client(
             service,
             region_name=engine.region,
             endpoint_url=engine.endpoint_url or None,
@@ -185,6 +189,8 @@ def install(engine: Engine) -> None:
             aws_secret_access_key=engine.identity.root_secret_access_key,
             config=Config(retries={"total_max_attempts": 1}, read_timeout=_READ_TIMEOUT_SECONDS),
         )
+        in_process.connect(made, engine)
+        return made
 
     cloud = Cloud(
         client=client,
@@ -230,13 +236,18 @@ _TemplateLoader.add_multi_constructor("", yaml_tag_constructor)
 
 
 def _parsed(template: str) -> dict[str, Any]:
-    """A template in YAML or JSON, as moto wants it."""
-    parsed: dict[str, Any]
+    """A template in YAML or JSON, as moto wants it: a new one each time, for moto changes what it gets."""
+    parsed: dict[str, Any] = pickle.loads(_pickled(template))  # noqa: S301 (our own)
+    return parsed
+
+
+@lru_cache(maxsize=4)
+def _pickled(template: str) -> bytes:
     try:
         parsed = yaml.load(template, Loader=_TemplateLoader)  # noqa: S506
     except yaml.MarkedYAMLError:
         parsed = json.loads(template)  # indented with tabs
-    return parsed
+    return pickle.dumps(parsed)
 
 
 def _parse_template(change_set: ChangeSet) -> None:

@@ -36,6 +36,7 @@ class Function(ResourceType):
         client, name = self.cloud.client("lambda"), resource.physical_resource_id
         configuration = _function_configuration(wanted.properties)
         configuration.pop("Tags", None)
+        configuration.setdefault("Layers", [])
         client.update_function_configuration(**{**configuration, "FunctionName": name})
         client.update_function_code(FunctionName=name, **wanted.properties["Code"])
         self._reserve(name, wanted.properties)
@@ -75,6 +76,25 @@ class FunctionVersion(ResourceType):
     def delete(self, resource: Resource) -> None:
         client, arn = self.cloud.client("lambda"), resource.physical_resource_id
         client.delete_function(FunctionName=arn.rsplit(":", 1)[0], Qualifier=arn.rsplit(":", 1)[1])
+
+
+class LayerVersion(ResourceType):
+    """AWS::Lambda::LayerVersion with its content in S3; every change makes another version."""
+
+    name_property = "LayerName"
+    replaces = True
+
+    def create(self, wanted: Wanted) -> Resource:
+        # For its replacement `wanted.name` would be a generated one, but the versions are those of one layer.
+        name = wanted.properties.get("LayerName", wanted.name)
+        layer = self.cloud.client("lambda").publish_layer_version(**{**wanted.properties, "LayerName": name})
+        return Resource(layer["LayerVersionArn"], wanted, {"LayerVersionArn": layer["LayerVersionArn"]})
+
+    def update(self, resource: Resource, wanted: Wanted) -> None: ...
+
+    def delete(self, resource: Resource) -> None:
+        name, _, version = resource.physical_resource_id.split(":layer:")[1].rpartition(":")
+        self.cloud.client("lambda").delete_layer_version(LayerName=name, VersionNumber=int(version))
 
 
 class FunctionAlias(ResourceType):

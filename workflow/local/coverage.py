@@ -32,10 +32,14 @@ ROWS: tuple[Row, ...] = (
     Row("Endpoint on N instances", "executed", "N model servers behind a router; health by /ping"),
     Row("Blue/green update, alarms, rollback", "executed", "all at once, canary, linear; bake and termination wait"),
     Row("Target tracking", "executed", "from CloudWatch data points of the endpoint"),
-    Row("Lambda", "executed", "the deployed zip; Python 3.11 or newer whatever the runtime says; no Lambda layers"),
+    Row("Lambda", "executed", "the deployed zip and its layers; Python 3.11 or newer whatever the runtime says"),
     Row("Lambda versions and aliases", "executed", "no weights between versions; provisioned concurrency is kept only"),
     Row("Asynchronous invocation, dead letters of a Lambda", "executed", "two retries after scaled waits"),
-    Row("Lambda function URL", "validated", "it has a name; invoke the function by its alias instead"),
+    Row(
+        "Lambda function URL",
+        "validated",
+        "it has a name that leads nowhere, so no request for it is signed, authorised or answered; invoke the alias",
+    ),
     Row("Versions and aliases of the state machine", "executed", "an alias shifts all traffic at once"),
     Row(
         "EventBridge Scheduler",
@@ -45,7 +49,7 @@ ROWS: tuple[Row, ...] = (
     Row(
         "EventBridge rules on the default bus",
         "executed",
-        "from S3, Step Functions and PutEvents, to state machines, Lambdas, queues and topics; no schedules of rules",
+        "from S3, Step Functions, PutEvents and schedules of rules; to state machines, Lambdas, queues and topics",
     ),
     Row(
         "Retries and dead letters of rules and schedules",
@@ -59,6 +63,11 @@ ROWS: tuple[Row, ...] = (
     Row("Expiry of role sessions", "not imitated", "temporary credentials last as long as the local cloud"),
     Row("Encryption at rest (KMS)", "validated", "key and settings can be read back; the bytes are plain"),
     Row("VPC, subnets, security groups, endpoints", "validated", "names are checked; all traffic is on loopback"),
+    Row(
+        "Policies of VPC endpoints",
+        "validated",
+        "kept and can be read back; no request passes one, so none is evaluated",
+    ),
     Row("Trail, budget, dashboard", "validated", "nothing is recorded, nothing costs anything, nobody looks"),
     Row("E-mail to the topic's subscriber", "validated", "the address is kept; no mail is sent"),
     Row("Logs and traces of the state machine", "validated", "the settings are kept; its history is complete"),
@@ -68,5 +77,6 @@ ROWS: tuple[Row, ...] = (
     Row("Sizes and prices of instances", "not imitated", "every instance has this machine's cores and memory"),
     Row("GPU instances", "not imitated", "training uses CUDA and nccl where there are any; not run so far"),
     Row("Service quotas", "not imitated", "`kelpie local fault api-error` plays ResourceLimitExceeded"),
+    Row("Scans of images", "not imitated", "`kelpie preflight --local` does not ask for findings"),
     Row("Images and the Dockerfile", "validated", "an image stands for a virtual environment of the same requirements"),
 )

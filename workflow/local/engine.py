@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from workflow.local.clock import Clock, WallClock
+from workflow.local.endings import Endings
 from workflow.local.images import Images
 from workflow.local.processes import Processes
 
@@ -40,5 +42,8 @@ class Engine:
     images: Images
     faults: Faults = field(default_factory=_no_faults)
     wall_clock: WallClock = field(default_factory=WallClock)
+    endings: Endings = field(default_factory=Endings)
     scheduler: Scheduler | None = None
     """Set when it is installed."""
+    application: Callable[[dict[str, Any], Any], Iterable[bytes]] | None = None
+    """What answers requests, the door included; set when the server listens."""

@@ -105,6 +105,23 @@ def put(engine: Engine, *, source: str, detail_type: str, resources: list[str], 
             _log.exception("Rule %s failed", rule.name)
 
 
+def fire(engine: Engine, rule: Rule) -> None:
+    """Deliver the event of a rule that its schedule has fired."""
+    event = {
+        "version": "0",
+        "id": str(uuid.uuid4()),
+        "detail-type": "Scheduled Event",
+        "source": "aws.events",
+        "account": engine.account_id,
+        "time": _text_time(engine.wall_clock.now().timestamp()),
+        "region": engine.region,
+        "resources": [rule.arn],
+        "detail": {},
+    }
+    for target in list(rule.targets):
+        event_targets.deliver(engine, _delivery(rule, target, event))
+
+
 def _send(engine: Engine, rule: Rule, event: Mapping[str, Any]) -> None:
     """Deliver an event to the targets of one rule, if it is enabled and its pattern matches."""
     if rule.state == "DISABLED" or not rule.event_pattern.get_pattern():

@@ -3,7 +3,8 @@
 Standard library only, and nothing of this project: the function must find only its own modules. One line of JSON per
 message on the socket whose number is the first argument: `{"request_id", "deadline_ms", "arn", "event"}` comes in,
 `{"kind": "ready" | "result" | "error", ...}` goes out. After each message that ends a phase a marker line follows on
-standard output, so that the server knows when it has read all of the phase's log lines.
+standard output, so that the server knows when it has read all of the phase's log lines. The second argument is the
+folder of the function's layers, which is /opt on AWS.
 
 Source: AWS Lambda developer guide, "Building with Python" and the open-source Python runtime interface client, for
 the context object, the error document and the names of the errors.
@@ -111,9 +112,18 @@ def send(channel: socket.socket, message: dict[str, Any]) -> None:
     os.write(1, f"\n{END_MARKER}\n".encode())
 
 
+def search_path(task_root: str, layers: str) -> list[str]:
+    """Where modules are looked for first: the function's own code, then its layers.
+
+    Source: AWS Lambda developer guide, "Layer paths for Python runtimes" and "Runtime search path", Nov 2026.
+    """
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    return [task_root, f"{layers}/python/lib/{version}/site-packages", f"{layers}/python"]
+
+
 def main() -> None:
     """Import the handler, then answer requests until the server ends the process."""
-    sys.path[0] = os.environ["LAMBDA_TASK_ROOT"]
+    sys.path[:1] = search_path(os.environ["LAMBDA_TASK_ROOT"], sys.argv[2])
     channel = socket.socket(fileno=int(sys.argv[1]))
     channel.set_inheritable(False)
     logging.Formatter.converter = time.gmtime

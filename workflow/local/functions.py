@@ -8,15 +8,15 @@ import logging
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 from moto.awslambda import urls as lambda_urls
-from moto.awslambda.exceptions import LambdaClientError
-from moto.awslambda.models import LambdaBackend, LambdaFunction
+from moto.awslambda.exceptions import LambdaClientError, UnknownLayerVersionException
+from moto.awslambda.models import LambdaBackend, LambdaFunction, LayerVersion
 from moto.awslambda.utils import get_backend
 from moto.awslambda_simple.models import LambdaSimpleBackend, lambda_simple_backends
 
@@ -28,12 +28,16 @@ from workflow.local.sandboxes import SERVICE, BadPackage, FunctionVersion, Outco
 
 HOOKS: tuple[str, ...] = (
     "moto.awslambda.exceptions.LambdaClientError",
+    "moto.awslambda.exceptions.UnknownLayerVersionException",
     "moto.awslambda.models.LambdaBackend.create_function",
     "moto.awslambda.models.LambdaBackend.delete_function",
     "moto.awslambda.models.LambdaBackend.invoke",
+    "moto.awslambda.models.LambdaBackend.layers_versions_by_arn",
     "moto.awslambda.models.LambdaBackend.update_function_configuration",
+    "moto.awslambda.models.LambdaFunction._get_layers_data",
     "moto.awslambda.models.LambdaFunction.event_invoke_config",
     "moto.awslambda.models.LambdaFunction.invoke",
+    "moto.awslambda.models.LayerVersion",
     "moto.awslambda.urls.url_paths",
     "moto.awslambda.utils.get_backend",
     "moto.awslambda_simple.models.LambdaSimpleBackend",
@@ -237,8 +241,28 @@ def _version(function: LambdaFunction) -> FunctionVersion:
         memory_mb=int(function.memory_size),
         code_sha256=str(function.code_sha_256),
         variables=tuple(sorted(variables.items())),
+        layers=tuple(layer.arn for layer in _layers(function)),
         code=function.code_bytes,
+        layers_code=tuple(layer.code_bytes for layer in _layers(function)),
     )
+
+
+def _layers(function: LambdaFunction) -> Sequence[LayerVersion]:
+    attached: Sequence[LayerVersion] = getattr(function, "attached_layers", ())
+    return attached
+
+
+def _attach_layers(function: LambdaFunction, arns: Sequence[str]) -> list[Any]:
+    """Remember the layer versions themselves: a function keeps one that is deleted.
+
+    Source: AWS Lambda developer guide, "Deleting layer versions", Nov 2026.
+    """
+    backend = get_backend(function.account_id, function.region)
+    found = [backend.layers_versions_by_arn(arn) for arn in arns]
+    if not all(found):
+        raise UnknownLayerVersionException(list(arns))
+    function.attached_layers = [layer for layer in found if layer]  # type: ignore[attr-defined]
+    return [{"Arn": layer.arn, "CodeSize": layer.code_size} for layer in _layers(function)]
 
 
 def install(engine: Engine) -> None:
@@ -275,4 +299,5 @@ def install(engine: Engine) -> None:
             functions.sandboxes.discard(arn)
 
     replace(LambdaFunction, "invoke", invoke)
+    replace(LambdaFunction, "_get_layers_data", _attach_layers)
     lambda_simple_backends.backend = LocalLambdaBackend

@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 import string
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
@@ -184,8 +184,11 @@ class Identity:
         *,
         max_attempts: int = 3,
         source_arn: str | None = None,
+        prepare: Callable[[Any], None] | None = None,
     ) -> Any:
         """A cached boto3 client that acts as the role, assumed by `service_principal`, for `source_arn` if given.
+
+        `prepare` is called with a new client.
 
         Raises: AccessDenied when the role does not (or no longer) trust the service.
         """
@@ -194,7 +197,7 @@ class Identity:
         with self._lock:
             if key not in self._clients:
                 session = self._session(role_arn, service_principal, source_arn)
-                self._clients[key] = cast(Any, session).client(
+                client = cast(Any, session).client(
                     service,
                     endpoint_url=self.endpoint_url,
                     config=Config(
@@ -205,6 +208,9 @@ class Identity:
                         s3={"addressing_style": "path"},
                     ),
                 )
+                if prepare is not None:
+                    prepare(client)
+                self._clients[key] = client
             return self._clients[key]
 
     def _session(self, role_arn: str, service_principal: str, source_arn: str | None) -> boto3.Session:

@@ -44,7 +44,12 @@ SERVICE_KEY = "kelpie.service"
 OPERATION_KEY = "kelpie.operation"
 """Key of the WSGI environment: the operation that was authorised."""
 
-_SERVICE_OF_SIGNING_NAME = {"monitoring": "cloudwatch", "states": "stepfunctions", "eventbridge": "events"}
+_SERVICE_OF_SIGNING_NAME = {
+    "monitoring": "cloudwatch",
+    "states": "stepfunctions",
+    "eventbridge": "events",
+    "tagging": "resourcegroupstaggingapi",
+}
 _INVOCATION = re.compile(r"/endpoints/[^/]+/invocations(-response-stream)?")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
 _FORM = "application/x-www-form-urlencoded"

@@ -27,6 +27,7 @@ HOOKS: tuple[str, ...] = (
     "moto.awslambda.utils.get_backend",
     "moto.kms.models.kms_backends",
     "moto.kms.models.KmsBackend.keys",
+    "moto.kms.models.KmsBackend.tagger",
     "moto.s3.models.FakeBucket.policy",
     "moto.s3.models.s3_backends",
     "moto.sns.models.SNSBackend.topics",
@@ -60,13 +61,31 @@ def _bucket(path: str, account: Account) -> str | None:
 
 
 def _key(path: str, account: Account) -> str | None:
-    backend = kms_backends[account.account_id][account.region]
-    key_id = path.removeprefix("key/")
-    if path.startswith("alias/"):
-        key_id = next((key.id for key in backend.keys.values() if path in key.aliases), "")
-    key = backend.keys.get(key_id)
+    key = _find_key(path, account)
     policy: str | None = key.policy if key is not None else None
     return policy
+
+
+def _find_key(path: str, account: Account) -> Any:
+    """The key that a path such as key/ID or alias/NAME names; None if there is none."""
+    keys = kms_backends[account.account_id][account.region].keys
+    name = path.removeprefix("key/")
+    if name.startswith("alias/"):
+        return next((key for key in keys.values() if name in key.aliases), None)
+    return keys.get(name)
+
+
+def tags_of(resource: str, account: Account) -> dict[str, str]:
+    """The tags of what is asked for, as condition keys; of keys only, as no policy asks for any others' tags.
+
+    An alias has no tags, whatever its key has. Source: KMS developer guide, "ABAC for AWS KMS", Nov 2026.
+    """
+    service, path = (resource.split(":", 5)[2], resource.split(":", 5)[5]) if resource.count(":") >= 5 else ("", "")
+    key = _find_key(path, account) if service == "kms" and path.startswith("key/") else None
+    if key is None:
+        return {}
+    tagger = kms_backends[account.account_id][account.region].tagger
+    return {f"aws:ResourceTag/{name}": value for name, value in tagger.get_tag_dict_for_resource(key.id).items()}
 
 
 def _topic(name: str, account: Account) -> Document | None:

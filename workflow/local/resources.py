@@ -98,8 +98,8 @@ class ResourceType(ABC):
 
 
 class Bucket(ResourceType):
-    """AWS::S3::Bucket: encryption, versioning, public access block, ownership, lifecycle, events; access logs are kept
-    as a setting only."""
+    """AWS::S3::Bucket: encryption, versioning, public access block, ownership, lifecycle, events, tags; access logs are
+    kept as a setting only."""
 
     name_property = "BucketName"
 
@@ -129,6 +129,8 @@ class Bucket(ResourceType):
         if lifecycle := properties.get("LifecycleConfiguration"):
             rules = [_lifecycle_rule(rule) for rule in lifecycle["Rules"]]
             s3.put_bucket_lifecycle_configuration(Bucket=name, LifecycleConfiguration={"Rules": rules})
+        if tags := properties.get("Tags"):
+            s3.put_bucket_tagging(Bucket=name, Tagging={"TagSet": tags})
         if ownership := properties.get("OwnershipControls"):
             s3.put_bucket_ownership_controls(Bucket=name, OwnershipControls=ownership)
         events = properties.get("NotificationConfiguration", {}).get("EventBridgeConfiguration")
@@ -159,7 +161,9 @@ class Key(ResourceType):
     def create(self, wanted: Wanted) -> Resource:
         properties = wanted.properties
         key = self.cloud.client("kms").create_key(
-            Policy=json.dumps(properties["KeyPolicy"]), Description=properties.get("Description", "")
+            Policy=json.dumps(properties["KeyPolicy"]),
+            Description=properties.get("Description", ""),
+            Tags=self._tags(properties),
         )["KeyMetadata"]
         resource = Resource(key["KeyId"], wanted, {"Arn": key["Arn"]})
         self.update(resource, wanted)
@@ -168,6 +172,12 @@ class Key(ResourceType):
     def update(self, resource: Resource, wanted: Wanted) -> None:
         kms, key_id = self.cloud.client("kms"), resource.physical_resource_id
         kms.put_key_policy(KeyId=key_id, PolicyName="default", Policy=json.dumps(wanted.properties["KeyPolicy"]))
+        if tags := self._tags(wanted.properties):
+            kms.tag_resource(KeyId=key_id, Tags=tags)
+        names = {tag["TagKey"] for tag in tags}
+        gone = [tag["TagKey"] for tag in self._tags(resource.wanted.properties) if tag["TagKey"] not in names]
+        if gone:
+            kms.untag_resource(KeyId=key_id, TagKeys=gone)
         if wanted.properties.get("EnableKeyRotation"):
             kms.enable_key_rotation(KeyId=key_id)
         else:
@@ -175,6 +185,10 @@ class Key(ResourceType):
 
     def delete(self, resource: Resource) -> None:
         self.cloud.client("kms").schedule_key_deletion(KeyId=resource.physical_resource_id)
+
+    @staticmethod
+    def _tags(properties: Properties) -> list[dict[str, str]]:
+        return [{"TagKey": tag["Key"], "TagValue": tag["Value"]} for tag in properties.get("Tags", [])]
 
 
 class KeyAlias(ResourceType):

@@ -54,7 +54,10 @@ class FunctionVersion:
     memory_mb: int
     code_sha256: str
     variables: tuple[tuple[str, str], ...]
+    layers: tuple[str, ...]
+    """ARNs of layer versions, which never change their content, in the order in which they are laid upon each other."""
     code: bytes = field(repr=False, compare=False)
+    layers_code: tuple[bytes, ...] = field(repr=False, compare=False)
 
     @property
     def log_group(self) -> str:
@@ -73,14 +76,14 @@ class Outcome:
 
 
 class BadPackage(Exception):
-    """The deployment package is no zip archive, or is too large."""
+    """The deployment package or a layer is no zip archive, or together they are too large."""
 
 
 class Sandbox:
     """One execution environment. Answers one invocation at a time; unusable after it `is_dead`."""
 
-    def __init__(self, engine: Engine, function: FunctionVersion, code: Path) -> None:
-        """Start the process; the code is imported meanwhile."""
+    def __init__(self, engine: Engine, function: FunctionVersion, code: Path, layers: Path) -> None:
+        """Start the process; the code is imported meanwhile. `layers` is what /opt is on AWS."""
         self.function = function
         self.started = time.monotonic()
         now = datetime.now(UTC)
@@ -96,17 +99,17 @@ class Sandbox:
         self._channel, theirs = socket.socketpair()
         try:
             with theirs:
-                self._process = self._start(engine, code, theirs)
+                self._process = self._start(engine, code, layers, theirs)
         except BaseException:
             self._channel.close()
             shutil.rmtree(self._scratch, ignore_errors=True)
             raise
 
-    def _start(self, engine: Engine, code: Path, theirs: socket.socket) -> Process:
+    def _start(self, engine: Engine, code: Path, layers: Path, theirs: socket.socket) -> Process:
         python = engine.images.python_for(f"lambda/{self.function.runtime}")
         credentials = engine.identity.assume(self.function.role_arn, self.function.name, SERVICE)
         return engine.processes.start(
-            [str(python), str(_RUNTIME), str(theirs.fileno())],
+            [str(python), str(_RUNTIME), str(theirs.fileno()), str(layers)],
             name=f"lambda-{self.function.name}",
             cwd=code,
             env=self._environment(code) | engine.identity.environment(credentials),
@@ -298,7 +301,7 @@ class Sandboxes:
                     self._idle.setdefault(function.arn, []).append(sandbox)
         for sandbox in stale:
             sandbox.close()
-        return warm or Sandbox(self._engine, function, self._unpack(function))
+        return warm or self._new(function)
 
     def give_back(self, sandbox: Sandbox) -> None:
         """Keep an environment for the next invocation, if it still lives."""
@@ -316,22 +319,37 @@ class Sandboxes:
         for sandbox in idle:
             sandbox.close()
 
-    def _unpack(self, function: FunctionVersion) -> Path:
-        folder = self._engine.home / "functions" / hashlib.sha256(function.code).hexdigest()
+    def _new(self, function: FunctionVersion) -> Sandbox:
+        if sum(map(_unzipped_bytes, (function.code, *function.layers_code))) > MAX_UNZIPPED_BYTES:
+            raise BadPackage(f"Unzipped size must be smaller than {MAX_UNZIPPED_BYTES} bytes")
+        code, layers = self._unpack("functions", function.code), self._unpack("layers", *function.layers_code)
+        return Sandbox(self._engine, function, code, layers)
+
+    def _unpack(self, kind: str, *archives: bytes) -> Path:
+        """The folder that holds these archives, a later one's files over an earlier one's."""
+        content = hashlib.sha256()
+        for archive in archives:
+            content.update(archive)
+        folder = self._engine.home / kind / content.hexdigest()
         with self._unpack_lock:
             if not folder.exists():
                 unfinished = folder.with_suffix(".unfinished")
                 shutil.rmtree(unfinished, ignore_errors=True)
-                _extract(function.code, unfinished)
+                unfinished.mkdir(parents=True)
+                for archive in archives:
+                    with _opened(archive) as opened:
+                        opened.extractall(unfinished)  # drops leading slashes and ".." of the names
                 unfinished.rename(folder)
         return folder
 
 
-def _extract(code: bytes, folder: Path) -> None:
+def _unzipped_bytes(archive: bytes) -> int:
+    with _opened(archive) as opened:
+        return sum(entry.file_size for entry in opened.infolist())
+
+
+def _opened(archive: bytes) -> zipfile.ZipFile:
     try:
-        with zipfile.ZipFile(io.BytesIO(code)) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > MAX_UNZIPPED_BYTES:
-                raise BadPackage(f"Unzipped size must be smaller than {MAX_UNZIPPED_BYTES} bytes")
-            archive.extractall(folder)  # drops leading slashes and ".." of the names
+        return zipfile.ZipFile(io.BytesIO(archive))
     except zipfile.BadZipFile:
         raise BadPackage("Could not unzip uploaded file. Please check your file, then try to upload again.") from None

@@ -20,6 +20,7 @@ from moto.sagemaker.models import sagemaker_backends
 
 from workflow.local import metrics
 from workflow.local.engine import Engine
+from workflow.local.loop import Loop
 from workflow.local.target_tracking import Capacity, Policy, Since, decide
 
 HOOKS: tuple[str, ...] = (
@@ -58,18 +59,16 @@ class AutoScaler:
         self._engine = engine
         self._lock = threading.Lock()
         self._watches: dict[str, _Watch] = {}
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="autoscaling", daemon=True)
+        interval_seconds = engine.clock.scaled(PERIOD_AWS_SECONDS) / _TICKS_PER_PERIOD
+        self._loop = Loop("autoscaling", self.tick, interval_seconds)
 
     def start(self) -> None:
         """Look at all targets several times each scaled minute."""
-        self._thread.start()
+        self._loop.start()
 
     def close(self) -> None:
         """End the loop."""
-        self._closing.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout=5)
+        self._loop.close()
 
     def activities(self, wanted_resource_id: str | None) -> list[dict[str, Any]]:
         """What DescribeScalingActivities returns, newest first."""
@@ -81,14 +80,6 @@ class AutoScaler:
                 for activity in watch.activities
             ]
         return sorted(found, key=lambda activity: activity["StartTime"], reverse=True)
-
-    def _run(self) -> None:
-        interval = self._engine.clock.scaled(PERIOD_AWS_SECONDS) / _TICKS_PER_PERIOD
-        while not self._closing.wait(interval):
-            try:
-                self.tick()
-            except Exception:
-                _log.exception("The automatic scaling failed")
 
     def tick(self) -> None:
         """Look at every target once, and change what has to change."""

@@ -1,5 +1,7 @@
 """EventBridge Scheduler, for real: a loop that fires the schedules that moto keeps, by the wall clock.
 
+The same loop fires the scheduled rules of EventBridge (scheduled_rules.py).
+
 The wall clock is the machine's, never scaled; tests and the control endpoint `clock` move it, and every time that it
 passes fires. When a schedule fires is schedule_times.py's business, how it reaches its target event_targets.py's.
 
@@ -28,6 +30,8 @@ from workflow.local.authorization import replace
 from workflow.local.engine import Engine
 from workflow.local.event_targets import Delivery
 from workflow.local.identity import AccessDenied
+from workflow.local.loop import Loop
+from workflow.local.scheduled_rules import ScheduledRules
 
 HOOKS: tuple[str, ...] = (
     "moto.scheduler.exceptions.ValidationException",
@@ -74,18 +78,16 @@ class Scheduler:
         self._engine = engine
         self._lock = threading.RLock()
         self._watches: dict[str, _Watch] = {}
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="scheduler", daemon=True)
+        self._rules = ScheduledRules(engine)
+        self._loop = Loop("scheduler", self.tick, _TICK_SECONDS)
 
     def start(self) -> None:
         """Look at all schedules twice a second."""
-        self._thread.start()
+        self._loop.start()
 
     def close(self) -> None:
         """End the loop."""
-        self._closing.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout=5)
+        self._loop.close()
 
     def move_clock(self, instant: datetime | None) -> None:
         """Set the wall clock, or let it go right again (None); all that is due on the way has fired on return.
@@ -102,6 +104,7 @@ class Scheduler:
                 self._engine.wall_clock.move(instant)
             if self._engine.wall_clock.now() < before:
                 self._watches.clear()
+                self._rules.forget()
             self.tick()
 
     def describe(self) -> dict[str, Any]:
@@ -121,6 +124,7 @@ class Scheduler:
                 "now": clock.now().isoformat(),
                 "offset_seconds": round(clock.offset.total_seconds(), 3),
                 "schedules": schedules,
+                "rules": self._rules.describe(),
             }
 
     def tick(self) -> None:
@@ -134,13 +138,7 @@ class Scheduler:
             for schedule in schedules:
                 if schedule.arn in enabled:
                     self._consider(schedule, now)
-
-    def _run(self) -> None:
-        while not self._closing.wait(_TICK_SECONDS):
-            try:
-                self.tick()
-            except Exception:
-                _log.exception("The scheduler failed")
+            self._rules.tick(now)
 
     def _schedules(self) -> list[Schedule]:
         backend = scheduler_backends[self._engine.account_id][self._engine.region]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import gc
 import hmac
 import importlib
 import json
@@ -48,6 +49,7 @@ HOOKS: tuple[str, ...] = (
     "moto.settings.moto_server_port",
 )
 HOOKING_MODULES = (
+    "service_models",
     "cloudformation",
     "authorization",
     "stepfunctions",
@@ -212,8 +214,11 @@ def install_hooks(engine: Engine) -> None:
     """Configure moto to execute, and let every hooking module put its part into it."""
     default_user_config["stepfunctions"]["execute_state_machine"] = True
     default_user_config["lambda"]["use_docker"] = False
+    gc.disable()  # the modules make a million objects that stay: looking for garbage among them takes long
     for name in HOOKING_MODULES:
         importlib.import_module(f"workflow.local.{name}").install(engine)
+    gc.freeze()
+    gc.enable()
 
 
 def take_lock(home: Path) -> IO[str]:
@@ -276,7 +281,7 @@ def serve(home: Path, region: str, time_scale: float, port: int) -> None:
             # From a thread of its own: the call waits for the loop that this thread may be running.
             threading.Thread(target=servers[0].shutdown, name="shutdown", daemon=True).start()
 
-        application = Application(engine, shut_down)
+        application = engine.application = Application(engine, shut_down)
         servers.append(
             make_server(
                 "127.0.0.1", port, application, threaded=True, request_handler=_RequestHandler, fd=listener.fileno()

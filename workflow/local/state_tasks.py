@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 from urllib.parse import quote
@@ -47,13 +46,13 @@ from moto.stepfunctions.parser.asl.component.state.exec.state_task.state_task im
 from moto.stepfunctions.parser.asl.eval.event.event_detail import EventDetails
 from moto.stepfunctions.parser.asl.utils.encoding import to_json_str
 
+from workflow.local import in_process
 from workflow.local.authorization import replace
 from workflow.local.faults import STATE_HEADER
 from workflow.local.task_values import input_shape, operation, pascal, plain, renamed, without_metadata
 
 if TYPE_CHECKING:
-    from workflow.local.faults import Faults
-    from workflow.local.identity import Identity
+    from workflow.local.engine import Engine
 
 _SERVICE = "moto.stepfunctions.parser.asl.component.state.exec.state_task.service"
 HOOKS: tuple[str, ...] = (
@@ -101,10 +100,9 @@ def boto_name(service: str) -> str:
     return _BOTO_NAMES.get(service, overrides.get(service, service))
 
 
-def install(identity: Identity, faults: Faults) -> None:
+def install(engine: Engine) -> None:
     """Give moto's task services the names, checks and errors of AWS; `SageMakerTask` the account's clients."""
-    SageMakerTask.identity = identity
-    SageMakerTask.faults = faults
+    SageMakerTask.engine = engine
     service_module.StateTaskService._SERVICE_NAME_SFN_TO_BOTO_OVERRIDES.update(_BOTO_NAMES)
     aws_sdk_module._SERVICE_ERROR_NAMES.update(_ERROR_PREFIXES)
     lambda_module._SUPPORTED_API_PARAM_BINDINGS["invoke"].add("InvocationType")
@@ -123,8 +121,7 @@ def install(identity: Identity, faults: Faults) -> None:
 class SageMakerTask(service_module.StateTaskService):
     """`arn:aws:states:::sagemaker:...`: request-response calls, and createTrainingJob.sync by polling."""
 
-    identity: ClassVar[Identity]
-    faults: ClassVar[Faults]
+    engine: ClassVar[Engine]
 
     _ACTIONS = ("createTrainingJob", "createModel", "createEndpointConfig", "createEndpoint", "updateEndpoint")
     _SYNC_ACTIONS = ("createTrainingJob",)
@@ -142,7 +139,7 @@ class SageMakerTask(service_module.StateTaskService):
         return set(input_shape("sagemaker", action).members)
 
     def _client(self, state_credentials: Any) -> Any:
-        return client_of(self.identity, "sagemaker", state_credentials.role_arn)
+        return client_of(self.engine, "sagemaker", state_credentials.role_arn)
 
     def _eval_service_task(  # type: ignore[override] # moto passes all by name
         self, env: Any, *, normalised_parameters: Any, state_credentials: Any, **_: Any
@@ -181,7 +178,7 @@ class SageMakerTask(service_module.StateTaskService):
         )
 
     def _follow(self, env: Any, job_name: str, state_credentials: Any) -> Any:
-        """Poll the training job until it ends; stop it when this state does not run any more."""
+        """Wait until the training job ends; stop it when this state does not run any more."""
         client = self._client(state_credentials)
         while env.is_running():
             try:
@@ -191,12 +188,12 @@ class SageMakerTask(service_module.StateTaskService):
                     raise
                 job = {"TrainingJobStatus": "InProgress"}
             status = job["TrainingJobStatus"]
-            if status == "Completed" or (status == "Stopped" and not self.faults.undocumented.stopped_fails):
+            if status == "Completed" or (status == "Stopped" and not self.engine.faults.undocumented.stopped_fails):
                 return job
             if status in ("Failed", "Stopped"):
                 name = StatesErrorName(typ=StatesErrorNameType.StatesTaskFailed)
                 raise FailureEventException(_failure(self, env, name, json.dumps(job)))
-            time.sleep(_POLL_SECONDS)
+            self.engine.endings.wait(job_name, _POLL_SECONDS)
         with suppress(ClientError):  # it may have ended meanwhile
             client.stop_training_job(TrainingJobName=job_name)
         return None
@@ -208,11 +205,14 @@ class SageMakerTask(service_module.StateTaskService):
         return super()._from_error(env=env, ex=ex)
 
 
-def client_of(identity: Identity, service: str, role_arn: str) -> Any:
+def client_of(engine: Engine, service: str, role_arn: str) -> Any:
     """A client of the state machine's role; one attempt, for the definition's Retry must see every error."""
-    client = identity.client(service, role_arn, "states.amazonaws.com", max_attempts=1)
-    client.meta.events.register("before-sign", _name_state, unique_id=STATE_HEADER)  # once, whatever is cached
-    return client
+
+    def prepare(client: Any) -> None:
+        client.meta.events.register("before-sign", _name_state, unique_id=STATE_HEADER)
+        in_process.connect(client, engine)
+
+    return engine.identity.client(service, role_arn, "states.amazonaws.com", max_attempts=1, prepare=prepare)
 
 
 _original_report_success = service_module.StateTaskService._after_eval_execution
@@ -238,7 +238,7 @@ def _name_state(request: Any, **_: Any) -> None:
 def _as_played(error_name: str) -> str:
     """SageMaker's generic error in the spelling that the local cloud plays."""
     names = ("SageMaker.AmazonSageMakerException", "SageMaker.SageMakerException")
-    if error_name in names and SageMakerTask.faults.undocumented.swap_generic_errors:
+    if error_name in names and SageMakerTask.engine.faults.undocumented.swap_generic_errors:
         return names[1 - names.index(error_name)]
     return error_name
 
@@ -324,7 +324,7 @@ def _eval_parameters(self: Any, env: Any) -> Any:
 def _eval_aws_sdk_task(self: Any, env: Any, *, normalised_parameters: Any, state_credentials: Any, **_: Any) -> None:
     """AWS SDK integration: the response's keys in PascalCase, timestamps as ISO 8601 text."""
     service = self._get_boto_service_name()
-    client = client_of(SageMakerTask.identity, service, state_credentials.role_arn)
+    client = client_of(SageMakerTask.engine, service, state_credentials.role_arn)
     response = getattr(client, self._get_boto_service_action())(**normalised_parameters) or {}
     shape = operation(service, self.resource.api_action).output_shape
     env.stack.append(plain(renamed(without_metadata(response), shape, pascal), epoch=False))

@@ -103,7 +103,7 @@ def install(engine: Engine) -> None:
     logging.getLogger(_ASL).setLevel(logging.CRITICAL)  # it logs every failed state with its whole definition
     # Half a second for Kelpie's definition. What it gives holds nothing of an execution: that is in the environment.
     replace(AmazonStateLanguageParser, "parse", staticmethod(lru_cache(maxsize=16)(_original_parse)))
-    state_tasks.install(engine.identity, engine.faults)
+    state_tasks.install(engine)
     _install_clients(engine)
     _install_time(engine.clock)
     _install_errors()
@@ -114,7 +114,7 @@ def install(engine: Engine) -> None:
 
 def _install_clients(engine: Engine) -> None:
     def client_for(service: str, state_credentials: Any, **_: Any) -> Any:
-        return state_tasks.client_of(engine.identity, service, state_credentials.role_arn)
+        return state_tasks.client_of(engine, service, state_credentials.role_arn)
 
     def service_for(service_name: str) -> Any:
         special: Any = {"sagemaker": state_tasks.SageMakerTask}.get(service_name)

@@ -328,6 +328,7 @@ class TrainingJobRun:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._publish_metrics()
         self._record.finish(status, secondary, message, failure_reason)
+        self._engine.endings.announce(self.name)
 
     def _client(self, service: str) -> Any:
         return self._engine.identity.client(service, self._role, SERVICE)

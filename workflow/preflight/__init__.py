@@ -43,6 +43,7 @@ CHECKS: dict[str, Check] = {
     "simulated permissions": permissions.check_deployed,
     "images": images.check,
     "images in the registry": images.check_registry,
+    "patches of the serving image": images.check_patches,
     "network": network.check,
     "network in the account": network.check_account,
     "training and endpoint quotas": quotas.check_instances,

@@ -18,6 +18,7 @@ _RUN = "f" * 32
 NAME_LIMITS: Mapping[str, Mapping[str, int]] = {
     "AWS::Lambda::Function": {"FunctionName": 64},
     "AWS::Lambda::Alias": {"Name": 128},
+    "AWS::Lambda::LayerVersion": {"LayerName": 140},
     "AWS::StepFunctions::StateMachine": {"StateMachineName": 80},
     "AWS::StepFunctions::StateMachineAlias": {"Name": 80},
     "AWS::CloudWatch::Alarm": {"AlarmName": 255},

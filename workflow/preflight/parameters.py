@@ -50,7 +50,7 @@ def _substitutions(subject: Subject) -> Iterator[Finding]:
             f"The definition uses ${{{name}}}, which the stack does not supply.",
             "workflow/stack.yaml, StateMachine.DefinitionSubstitutions",
             "The text itself would reach AWS in the place of a value.",
-            "Add it there, or remove it from workflow/definition.py.",
+            "Add it there, or remove it from workflow/definition/.",
         )
 
 

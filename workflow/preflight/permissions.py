@@ -68,7 +68,7 @@ _RESOURCES: Mapping[str, str] = {
     "lambda:InvokeFunction": _ARN + "function:{project}-resolve-input:live",
     "dynamodb:GetItem": "{lock_table}",
     "dynamodb:PutItem": "{lock_table}",
-    "dynamodb:DeleteItem": "{lock_table}",
+    "dynamodb:UpdateItem": "{lock_table}",
     "states:DescribeExecution": _ARN + "execution:{project}:preflight",
     "sns:Publish": "{topic}",
     "events:PutRule": _ARN + "rule/StepFunctionsGetEventsForSageMakerTrainingJobsRule",

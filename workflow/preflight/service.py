@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from workflow.preflight import images
 from workflow.preflight.findings import Finding, Subject, asking, error, warning
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ def _check(subject: Subject, account: Account) -> Iterator[Finding]:
             "Step Functions refuses the state machine."
             if one["severity"] == "ERROR"
             else "Step Functions accepts the state machine, with this reservation.",
-            "Correct workflow/definition.py; kelpie definition prints what it makes.",
+            "Correct workflow/definition/; kelpie definition prints what it makes.",
         )
 
 
@@ -49,7 +48,7 @@ def rendered(definition: Mapping[str, Any], project: str, account: Account) -> s
         "KmsKeyArn": arn("kms", "key/00000000-0000-0000-0000-000000000000"),
         "NotificationTopicArn": arn("sns", f"{project}-preflight"),
         "ServingImage": f"{account_id}.{registry}/{project}-serving@sha256:{'0' * 64}",
-        "TrainingImage": f"{images.REGISTRY}.{registry}/pytorch-training:preflight",
+        "TrainingImage": f"{account_id}.{registry}/pytorch-training:preflight",
     }
 
     def value(match: re.Match[str]) -> str:

@@ -47,7 +47,7 @@ def check(subject: Subject) -> Iterator[Finding]:
                 f"{name} calls {integration(task)}, which is no API of AWS.",
                 name,
                 "Step Functions refuses the state machine.",
-                "Correct the Resource in workflow/definition.py.",
+                "Correct the Resource in workflow/definition/.",
             )
             continue
         for fault in faults(task.get("Parameters", {}), shape, name):
@@ -55,7 +55,7 @@ def check(subject: Subject) -> Iterator[Finding]:
                 fault,
                 name,
                 f"AWS refuses the request of {integration(task)}.",
-                "Correct the Parameters in workflow/definition.py or workflow/training_job.py.",
+                "Correct the Parameters in workflow/definition/ or workflow/training_job.py.",
             )
         for field in sorted(unproven(task)):
             yield warning(

@@ -14,7 +14,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from workflow.errors import KelpieError
 from workflow.verify_aws.experiments import EXPERIMENTS, Experiment
-from workflow.verify_aws.lab import PREFIX, Lab, left_overs, remove
+from workflow.verify_aws.lab import Lab
+from workflow.verify_aws.left_overs import PREFIX, left_overs, remove
 
 if TYPE_CHECKING:
     from workflow.account import Account
@@ -75,7 +76,7 @@ def verify(
         assert one.run is not None
         on_start(one)
         try:
-            with Lab(account, patience=patience) as lab:
+            with Lab(account, config.project.name, patience=patience) as lab:
                 seen = one.run(lab, config)
             results.append(Result(one.name, one.question, "answered", seen.answer, seen.evidence))
         except (ClientError, BotoCoreError, KelpieError) as error:
@@ -93,13 +94,13 @@ def _reason_not_to_try(experiment: Experiment, *, person: bool, spend: bool) -> 
     return ""
 
 
-def clean_up(account: Account) -> list[str]:
+def clean_up(account: Account, project: str) -> list[str]:
     """Remove what interrupted runs have left, and name it.
 
     Raises:
         KelpieError: Something could not be removed.
     """
-    return remove(account, PREFIX)
+    return remove(account, project)
 
 
 def record(account: Account, results: list[Result], endpoint_url: str | None) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from workflow.errors import KelpieError
 from workflow.verify_aws.lab import Lab
+from workflow.verify_aws.left_overs import RUNS
 
 if TYPE_CHECKING:
     from workflow.config import Config
@@ -243,7 +244,7 @@ def _console_input(lab: Lab, _config: Config) -> Observation:
 
 
 def _stopped_training(lab: Lab, config: Config) -> Observation:
-    """A training job that is stopped before its instance runs: does `.sync` fail or succeed?"""
+    """A training job that is stopped as soon as there is one: does its Task fail or succeed?"""
     from workflow.deployment import stack
 
     account, job = lab.account, lab.name("job")
@@ -275,7 +276,7 @@ def _stopped_training(lab: Lab, config: Config) -> Observation:
                 "TrainingImage": ours["AlgorithmSpecification"]["TrainingImage"],
                 "TrainingInputMode": "File",
             },
-            "OutputDataConfig": {"S3OutputPath": f"s3://{outputs.artifact_bucket}/runs/{job}"},
+            "OutputDataConfig": {"S3OutputPath": f"s3://{outputs.artifact_bucket}/{RUNS}{job}"},
             "ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 10},
             "StoppingCondition": {"MaxRuntimeInSeconds": 300},
         },
@@ -399,9 +400,11 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     ),
     Experiment(
         "stopped-training",
-        "Does createTrainingJob.sync fail or succeed when the job ends Stopped?",
-        "A training job on one ml.m5.large, with the role and the image of the deployed stack; it is stopped at once.",
-        "nothing if it is stopped before its instance runs, else a few minutes of ml.m5.large",
+        "Does a Task with createTrainingJob.sync fail or succeed when its training job ends Stopped?",
+        "A state machine starts a training job on one ml.m5.large, with the role and the image of the deployed stack "
+        "and with neither code nor data; StopTrainingJob is called as soon as the job exists. How the Task ends is the "
+        "answer, unless the job ends otherwise than Stopped.",
+        "nothing if the job is stopped before its instance has started, else at most its limit of 300 s of ml.m5.large",
         _stopped_training,
         spends=True,
     ),

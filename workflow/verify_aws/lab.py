@@ -1,26 +1,18 @@
-"""Temporary resources for experiments: made under one prefix, and found and removed by that prefix.
-
-Removal does not rely on a list of what was made, so it works for a run that was cut off, too.
-"""
+"""Temporary resources for experiments, made under one prefix, by which left_overs.py finds and removes them."""
 
 from __future__ import annotations
 
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
 from botocore.exceptions import ClientError
 
 from workflow.account import Account
 from workflow.errors import KelpieError
-
-PREFIX = "kelpie-verify-"
-"""How the name of everything begins that is made here; nothing else of the project is called so."""
+from workflow.verify_aws.left_overs import PREFIX, remove
 
 ROLE_PATIENCE_SECONDS = 60
 """How long a new role may take until other services may use it."""
@@ -28,28 +20,16 @@ ROLE_PATIENCE_SECONDS = 60
 EXECUTION_PATIENCE_SECONDS = 300
 
 _POLL_SECONDS = 1.0
-_BUSY = ("InProgress", "Stopping")
 _ENDED = ("SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED")
-
-
-@dataclass(frozen=True)
-class LeftOver:
-    """One temporary resource that is still there."""
-
-    kind: str
-    name: str
-    remove: Callable[[], Any]
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.name}"
 
 
 class Lab:
     """Makes temporary resources; a context manager that removes them all when it is left, however that happens."""
 
-    def __init__(self, account: Account, *, patience: float = 1.0) -> None:
+    def __init__(self, account: Account, project: str, *, patience: float = 1.0) -> None:
         """`patience` multiplies every waiting time; a local cloud needs less than AWS."""
         self.account = account
+        self.project = project
         self.patience = patience
         self.prefix = f"{PREFIX}{uuid.uuid4().hex[:8]}-"
         self._count = 0
@@ -58,7 +38,7 @@ class Lab:
         return self
 
     def __exit__(self, *_: object) -> None:
-        remove(self.account, self.prefix)
+        remove(self.account, self.project, self.prefix)
 
     def name(self, kind: str) -> str:
         """A name of this run that nothing else has."""
@@ -146,112 +126,3 @@ class Lab:
 
 def _policy(statements: list[dict[str, Any]]) -> str:
     return json.dumps({"Version": "2012-10-17", "Statement": statements})
-
-
-def left_overs(account: Account, prefix: str = PREFIX) -> list[LeftOver]:
-    """What is still there under a prefix, in the order in which it can be removed."""
-    kinds = (_schedules, _rules, _machines, _jobs, _roles)
-    return [one for kind in kinds for one in kind(account, prefix)]
-
-
-def remove(account: Account, prefix: str = PREFIX) -> list[str]:
-    """Remove everything under a prefix, and name it.
-
-    Raises:
-        KelpieError: something is still there; it names what, and the command that tries again.
-    """
-    removed, failures = [], []
-    for one in left_overs(account, prefix):
-        try:
-            one.remove()
-            removed.append(str(one))
-        except ClientError as error:
-            failures.append(f"{one}: {error}")
-    still_there = [str(one) for one in left_overs(account, prefix)]
-    if still_there:
-        raise KelpieError(
-            f"verify-aws could not remove {', '.join(still_there)}",
-            "\n".join(failures),
-            "kelpie verify-aws --clean-up",
-        )
-    return removed
-
-
-def _schedules(account: Account, prefix: str) -> Iterator[LeftOver]:
-    client = account.client("scheduler")
-    for page in client.get_paginator("list_schedules").paginate(NamePrefix=prefix):
-        for name in [one["Name"] for one in page["Schedules"]]:
-            if name.startswith(prefix):
-                yield LeftOver("schedule", name, partial(client.delete_schedule, Name=name))
-
-
-def _rules(account: Account, prefix: str) -> Iterator[LeftOver]:
-    client = account.client("events")
-
-    def delete(name: str) -> None:
-        targets = [target["Id"] for target in client.list_targets_by_rule(Rule=name)["Targets"]]
-        if targets:
-            client.remove_targets(Rule=name, Ids=targets)
-        client.delete_rule(Name=name)
-
-    for page in client.get_paginator("list_rules").paginate(NamePrefix=prefix):
-        for name in [one["Name"] for one in page["Rules"]]:
-            if name.startswith(prefix):
-                yield LeftOver("rule", name, partial(delete, name))
-
-
-def _machines(account: Account, prefix: str) -> Iterator[LeftOver]:
-    client = account.client("stepfunctions")
-
-    def delete(arn: str) -> None:
-        for one in client.list_executions(stateMachineArn=arn, statusFilter="RUNNING")["executions"]:
-            client.stop_execution(executionArn=one["executionArn"])
-        client.delete_state_machine(stateMachineArn=arn)
-
-    def is_going(arn: str) -> bool:
-        try:
-            return bool(client.describe_state_machine(stateMachineArn=arn)["status"] == "DELETING")
-        except client.exceptions.StateMachineDoesNotExist:
-            return True
-
-    for page in client.get_paginator("list_state_machines").paginate():
-        for one in page["stateMachines"]:
-            if one["name"].startswith(prefix) and not is_going(one["stateMachineArn"]):
-                arn = one["stateMachineArn"]
-                yield LeftOver("state machine", one["name"], partial(delete, arn))
-
-
-def _jobs(account: Account, prefix: str) -> Iterator[LeftOver]:
-    """Training jobs that still run; one that has ended costs nothing, and where its record can be deleted, it is."""
-    client = account.client("sagemaker")
-
-    def end(name: str) -> None:
-        deadline = time.monotonic() + EXECUTION_PATIENCE_SECONDS
-        while (status := client.describe_training_job(TrainingJobName=name)["TrainingJobStatus"]) in _BUSY:
-            if status == "InProgress":
-                client.stop_training_job(TrainingJobName=name)
-            if time.monotonic() > deadline:
-                return
-            time.sleep(_POLL_SECONDS)
-        with suppress(ClientError):
-            client.delete_training_job(TrainingJobName=name)
-
-    for page in client.get_paginator("list_training_jobs").paginate(NameContains=prefix):
-        for job in page["TrainingJobSummaries"]:
-            name = job["TrainingJobName"]
-            if name.startswith(prefix) and job["TrainingJobStatus"] in _BUSY:
-                yield LeftOver("training job", name, partial(end, name))
-
-
-def _roles(account: Account, prefix: str) -> Iterator[LeftOver]:
-    client = account.client("iam")
-
-    def delete(name: str) -> None:
-        for policy in client.list_role_policies(RoleName=name)["PolicyNames"]:
-            client.delete_role_policy(RoleName=name, PolicyName=policy)
-        client.delete_role(RoleName=name)
-
-    for page in client.get_paginator("list_roles").paginate():
-        for name in [one["RoleName"] for one in page["Roles"]]:
-            if name.startswith(prefix):
-                yield LeftOver("role", name, partial(delete, name))

@@ -30,6 +30,12 @@ def usd(line: costs.Line) -> float:
     return line.usd
 
 
+def test_looking_around_every_quarter_of_an_hour_costs_cents() -> None:
+    line = month()["looking around"]
+    assert line.how.startswith("2920 calls")
+    assert 0.005 < usd(line) < 0.05
+
+
 def test_what_the_template_creates_is_counted() -> None:
     alarms = sum(one["Type"] == "AWS::CloudWatch::Alarm" for one in whole()["Resources"].values())
     price = pricing.load_prices().usd_per_unit["alarm_month"]
@@ -41,11 +47,28 @@ def test_what_the_template_creates_is_counted() -> None:
 def test_what_is_switched_on_costs_and_what_is_off_does_not() -> None:
     assert "interface endpoints" not in month()
     assert usd(month({"vpc": {"create": True}})["interface endpoints"]) > 10
+    assert not {"flow logs", "audit trail"} & month().keys()
+    price = pricing.load_prices().usd_per_unit
+    gigabyte = price["vended_log_gb_ingested"] + price["log_gb_month"]
+    assert usd(month({"vpc": {"create": True}})["flow logs"]) == pytest.approx(costs.FLOW_LOGGED_GB * gigabyte)
+    trail = month({"trail": {"enabled": True}})["audit trail"]
+    assert usd(trail) == pytest.approx(costs.TRAIL_DATA_EVENTS * price["trail_data_event"])
+    assert f"assumed: {costs.TRAIL_DATA_EVENTS} data events" in trail.how
     assert "provisioned concurrency" not in month()
     two = month({"concurrency": {"classify_provisioned_min": 2, "classify_provisioned_max": 4}})
     memory = whole()["Resources"]["ClassifyFunction"]["Properties"]["MemorySize"]
-    price = pricing.load_prices().usd_per_unit["lambda_provisioned_gb_second"]
-    assert usd(two["provisioned concurrency"]) == pytest.approx(2 * memory / 1024 * 730 * 3600 * price)
+    always = 2 * memory / 1024 * 730 * 3600 * price["lambda_provisioned_gb_second"]
+    assert usd(two["provisioned concurrency"]) == pytest.approx(always)
+
+
+def test_the_reference_says_what_the_options_add() -> None:
+    _, _, added = costs.reference().partition("## What `[vpc] create`")
+    assert [line.split(" | ")[0] for line in added.splitlines()[4:]] == [
+        "| interface endpoints",
+        "| audit trail",
+        "| flow logs",
+        "| together",
+    ]
 
 
 def test_the_endpoint_waits_with_its_smallest_number_of_instances() -> None:

@@ -6,10 +6,12 @@ import hashlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import fastjsonschema
@@ -17,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workflow import config
+from workflow import execution_input
 from workflow.deployment import packaging
 from workflow.errors import ConfigError, KelpieError
 
@@ -25,6 +27,7 @@ REPOSITORY = Path(__file__).parents[3]
 BUILD = """
 from workflow.deployment import packaging
 print(packaging.training_archive().sha256, packaging.lambda_archive("resolve_input").sha256)
+print(packaging.layer_archive().sha256)
 """
 FOLDERS_AND_NAMES = st.lists(st.sampled_from(["a", "b", "c d", "ä"]), min_size=1, max_size=3).map("/".join)
 
@@ -144,21 +147,58 @@ def test_every_folder_below_lambdas_is_a_lambda() -> None:
     assert folders == set(packaging.LAMBDAS)
 
 
-def test_the_vendored_libraries_import_from_the_zip_alone(tmp_path: Path) -> None:
-    with zip_of("classify") as archive:
-        archive.extractall(tmp_path)
+def unpacked_layer(folder: Path) -> Path:
+    """Where the layer's packages are, as /opt/python on AWS."""
+    content = packaging.layer_archive().content
+    assert isinstance(content, bytes)
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        archive.extractall(folder)
+    return folder / packaging.LAYER_FOLDER
+
+
+def test_powertools_imports_from_the_layer_alone(tmp_path: Path) -> None:
+    layer = unpacked_layer(tmp_path)
     program = (
-        f"import sys; sys.path.insert(0, {str(tmp_path)!r});"
-        "import fastjsonschema, jmespath, aws_lambda_powertools as powertools;"
+        f"import sys; sys.path.insert(0, {str(layer)!r});"
+        "import jmespath, aws_lambda_powertools as powertools, aws_lambda_powertools.event_handler;"
         "from aws_lambda_powertools import Logger; Logger(service='x').info('works');"
         "print(powertools.__file__)"
     )
     printed = subprocess.check_output([sys.executable, "-I", "-S", "-c", program], text=True)
-    assert printed.splitlines()[-1].startswith(str(tmp_path))
+    assert printed.splitlines()[-1].startswith(str(layer))
+
+
+def test_what_only_one_lambda_needs_is_in_its_zip_and_imports_from_there_alone(tmp_path: Path) -> None:
+    with zip_of("resolve_input") as archive:
+        archive.extractall(tmp_path)
+    program = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import fastjsonschema; print(fastjsonschema.__file__)"
+    )
+    printed = subprocess.check_output([sys.executable, "-I", "-S", "-c", program], text=True)
+    assert printed.startswith(str(tmp_path))
+    with zip_of("classify") as archive:
+        assert set(archive.namelist()) == {"handler.py"}
+
+
+def test_the_layer_holds_the_locked_versions() -> None:
+    locked = dict(
+        line.split("==") for line in (REPOSITORY / "constraints.txt").read_text().splitlines() if "==" in line
+    )
+    locked = {re.sub("[-_.]+", "-", name).lower(): version for name, version in locked.items()}
+    for name in (*packaging.LAYER, *(one for names in packaging.VENDORED.values() for one in names)):
+        assert metadata.version(name) == locked[name.replace("_", "-")], name
+
+
+def test_another_version_in_the_layer_makes_another_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    before = packaging.layer_archive().key
+    distribution(tmp_path, "more", "more.py")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(packaging, "LAYER", (*packaging.LAYER, "more"))
+    assert packaging.layer_archive().key != before
 
 
 def test_licences_are_shipped_and_installer_files_are_not() -> None:
-    names = packaging.vendored_files(packaging.VENDORED)
+    names = packaging.vendored_files(packaging.LAYER)
     assert any(name.startswith("aws_lambda_powertools") and name.endswith("LICENSE") for name in names)
     assert not [name for name in names if name.endswith(("RECORD", "INSTALLER", "REQUESTED", ".pyc"))]
 
@@ -166,7 +206,7 @@ def test_licences_are_shipped_and_installer_files_are_not() -> None:
 def test_resolve_input_carries_the_schema_of_an_executions_input() -> None:
     with zip_of("resolve_input") as archive:
         schema = json.loads(archive.read("execution_input.schema.json"))
-    assert schema == json.loads(json.dumps(config.execution_input_schema()))
+    assert schema == json.loads(json.dumps(execution_input.execution_input_schema()))
     assert fastjsonschema.compile(schema)({}) == {}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import zipfile
 from collections.abc import Iterator
@@ -64,7 +65,7 @@ def server(running_server: StackServer, monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setattr(template, "TEMPLATE_FILE", small_file)
     monkeypatch.setattr(stack, "stack_assets", lambda config: small_assets())
     monkeypatch.setattr(serving_image, "ensure", lambda *_, **__: IMAGE)
-    monkeypatch.setattr(cloudformation, "_POLL_SECONDS", 0.0)
+    monkeypatch.setattr(cloudformation, "_pauses_seconds", lambda: itertools.repeat(0.0))
     running_server.reset()
     return running_server
 
@@ -78,6 +79,7 @@ def small_assets(**changes: Asset) -> dict[str, Asset]:
         "Code": asset_of_bytes("sourcedir.tar.gz", b"code"),
         "Weights": asset_of_bytes("weights.pth", b"weights"),
         "ServingContext": asset_of_bytes("serving-context.zip", code.getvalue()),
+        "PowertoolsLayer": asset_of_bytes("powertools-layer.zip", code.getvalue()),
     }
     for name in packaging.LAMBDAS:
         assets["".join(map(str.capitalize, name.split("_")))] = asset_of_bytes(f"{name}.zip", code.getvalue())

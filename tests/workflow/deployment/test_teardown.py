@@ -10,7 +10,7 @@ import pytest
 from botocore.session import Session
 from stack_server import StackServer, stack_server
 
-from workflow.deployment import inventory, teardown
+from workflow.deployment import inventory, teardown, template
 from workflow.deployment.inventory import Scope
 from workflow.errors import KelpieError
 
@@ -23,11 +23,14 @@ Resources:
     Properties:
       Description: key
       EnableKeyRotation: true
+      Tags: [{Key: "kelpie:project", Value: dogs}]
       KeyPolicy: {Version: "2012-10-17", Statement: []}
   DataBucket:
     Type: AWS::S3::Bucket
     DeletionPolicy: RetainExceptOnCreate
-    Properties: {VersioningConfiguration: {Status: Enabled}}
+    Properties:
+      VersioningConfiguration: {Status: Enabled}
+      Tags: [{Key: "kelpie:project", Value: dogs}, {Key: "kelpie:resource", Value: DataBucket}]
   DataBucketPolicy:
     Type: AWS::S3::BucketPolicy
     DeletionPolicy: RetainExceptOnCreate
@@ -155,7 +158,7 @@ def test_nothing_starts_while_it_is_removed(server: StackServer, monkeypatch: py
             FlexibleTimeWindow={"Mode": "FLEXIBLE", "MaximumWindowInMinutes": 5},
             Target=target,
         )
-        for end in ("new-data", "ended-badly"):
+        for end in ("new-data", "ended-badly", "look-around"):
             events.put_rule(Name=f"{project}-{end}", EventPattern='{"source": ["aws.s3"]}')
     before = scheduler.get_schedule(Name="dogs")
 
@@ -176,8 +179,10 @@ def test_nothing_starts_while_it_is_removed(server: StackServer, monkeypatch: py
     assert states == {
         "dogs-new-data": "DISABLED",
         "dogs-ended-badly": "DISABLED",
+        "dogs-look-around": "DISABLED",
         "dogs-2-new-data": "ENABLED",
         "dogs-2-ended-badly": "ENABLED",
+        "dogs-2-look-around": "ENABLED",
     }
 
 
@@ -248,3 +253,31 @@ def test_names_are_told_apart_by_their_form(server: StackServer) -> None:
     assert scope.owns(f"dogs-{RUN}-3")
     assert not scope.owns(f"dogs-2-{RUN}")
     assert not scope.owns("dogs-by-hand")
+
+
+def test_data_of_a_stack_that_cloudformation_has_forgotten_is_found_by_its_tags(
+    server: StackServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DescribeStacks and ListStacks answer nothing about a stack that was deleted more than 90 days ago."""
+    known = teardown.read(server.account, "dogs").data
+    teardown.remove(server.account, "dogs", teardown.read(server.account, "dogs"), delete_data=False)
+    server.client("s3").create_bucket(Bucket="dogs-2-databucket-x")
+    tags = [{"Key": "kelpie:project", "Value": "dogs-2"}, {"Key": "kelpie:resource", "Value": "DataBucket"}]
+    server.client("s3").put_bucket_tagging(Bucket="dogs-2-databucket-x", Tagging={"TagSet": tags})
+    monkeypatch.setattr(inventory, "_data_of_stacks", lambda _: {})
+    found = teardown.read(server.account, "dogs")
+    assert found.data == known
+    assert sorted(name.split()[0] for name in found.data) == ["DataBucket", "Key"]
+    teardown.remove(server.account, "dogs", found, delete_data=True)
+    assert teardown.read(server.account, "dogs").data == {}
+    assert [one["Name"] for one in server.client("s3").list_buckets()["Buckets"]] == ["dogs-2-databucket-x"]
+
+
+def test_the_buckets_and_the_key_of_the_stack_carry_the_tags_that_they_are_found_by() -> None:
+    resources = template.parse(template.TEMPLATE_FILE.read_text(encoding="utf-8"))["Resources"]
+    kept = {name: one for name, one in resources.items() if one["Type"] in inventory.DATA_TYPES}
+    assert len(kept) == 5
+    for name, one in kept.items():
+        tags = {tag["Key"]: tag["Value"] for tag in one["Properties"]["Tags"]}
+        assert tags[inventory.PROJECT_TAG] == {"Ref": "ProjectName"}
+        assert tags.get(inventory.RESOURCE_TAG) == (None if name == "Key" else name)

@@ -127,9 +127,12 @@ def test_an_environment_without_a_package_gets_it_from_the_channel_and_keeps_wha
     make_wheel(new, "collies", "3.0", requires="breeds>=1")
     source = tmp_path / "code"
     room = Path(channel.__file__).parent
-    (source / "training").mkdir(parents=True)
-    for name in ("__init__.py", "wheels.py", "settings.py"):
-        (source / "training" / name).write_bytes((room / name).read_bytes())
+    for name in (
+        "training/__init__.py", "training/wheels.py", "training/settings.py",
+        "inference/__init__.py", "inference/contract.py",
+    ):  # fmt: skip
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes((room.parent / name).read_bytes())
     (source / "training" / "requirements.txt").write_text("breeds>=1\ncollies\n")
     (source / "training" / "main.py").write_text(
         "import breeds, collies\ndef main():\n    print(breeds.VERSION, collies.VERSION)\n    return 7\n"

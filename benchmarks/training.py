@@ -1,0 +1,391 @@
+"""Training: time to the same validation accuracy, pictures a second, two hosts against one, memory.
+
+Every contestant is a program of its own, with the same pictures and the same pretrained weights. Time counts from the
+start of the process to the line that tells the accuracy, so imports, scanning and decoding are in it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+
+from benchmarks import limits, pictures, scaling
+from benchmarks.children import (
+    TUNED_ALLOCATOR,
+    Child,
+    ChildFailed,
+    Line,
+    environment,
+    free_port,
+    own_python,
+    run,
+    running,
+)
+from benchmarks.environment import usable_cores
+from benchmarks.record import Row, Table
+from workflow.cost.scaling import BLOCK_PICTURES, Measured
+
+NAME = "training"
+GFLOP_PER_PICTURE = 0.77
+"""Forward pass of EfficientNet-Lite0 at 224 pixels, a multiplication and an addition being two. Source: 385 million
+multiply-adds, as published with the network (tensorflow/tpu, efficientnet/lite, read 2026-11-22), times two."""
+LITE0_FEATURES, LITE0_PARAMETERS = 1280, 3_383_818
+"""Of the backbone and a head of ten classes; a test counts them."""
+_ACCURACY = re.compile(r"\bvalid:accuracy=([0-9.]+)")
+_BLOCKS = re.compile(r"^features of \d+ of (\d+) blocks")
+_TIMEOUT_SECONDS = 1200
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is done."""
+
+    images: int
+    target: float
+    epochs: int
+    """At most, for a baseline."""
+    finetune_epochs: int
+    side: int
+    """Pixels of Kelpie's pictures where the baselines have 224."""
+    kelpie_runs: int
+    host_rounds: int
+    memory_images: tuple[int, ...]
+
+
+WHOLE = Size(1500, 0.85, 8, 2, 224, 3, 2, (300, 1200))
+QUICK = Size(60, 0.05, 1, 1, 64, 1, 1, (30, 60))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one run of one recipe reached."""
+
+    seconds: float | None
+    """To the target; None if it was not reached."""
+    cpu_seconds: float | None
+    whole_seconds: float
+    pictures_per_second: float
+    """Median over the epochs; validation is in it."""
+    accuracy: float
+    """The best of the epochs."""
+    epochs: int
+    """Until the target, or all."""
+
+
+def outcome(accuracies: Sequence[tuple[Line, float]], pictures_each: int, target: float, whole: float) -> Outcome:
+    """Judge a run by the lines that told its accuracy, one an epoch."""
+    if not accuracies:
+        raise ChildFailed("a training program told no validation accuracy")
+    reached = next(((line, n) for n, (line, accuracy) in enumerate(accuracies, 1) if accuracy >= target), None)
+    times = [line.seconds for line, _ in accuracies]
+    # The first epoch has the start of the process in it, unless there is no other.
+    spans = [after - before for before, after in itertools.pairwise(times)] or times
+    return Outcome(
+        reached[0].seconds if reached else None,
+        reached[0].cpu_seconds if reached else None,
+        whole,
+        pictures_each / max(1e-9, statistics.median(spans)),
+        max(accuracy for _, accuracy in accuracies),
+        reached[1] if reached else len(accuracies),
+    )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A contestant: how its program is started, and how it tells its accuracy."""
+
+    name: str
+    module: str
+    flags: tuple[str, ...]
+    env: tuple[tuple[str, str], ...] = ()
+    is_kelpie: bool = False
+
+    def run(self, data: Path, folder: Path, size: Size, train_count: int) -> Outcome:
+        folder.mkdir(parents=True)
+        arguments = ["--data", str(data), *self.flags]
+        if self.is_kelpie:
+            arguments += ["--output", str(folder / "out")]
+        argv = [own_python(), "-m", self.module, *arguments]
+        env = environment(**dict(self.env))
+        done = run(argv, name=self.name, cwd=folder, env=env, timeout_seconds=_TIMEOUT_SECONDS)
+        told = [(line, accuracy) for line in done.child.lines if (accuracy := _accuracy(line.text)) is not None]
+        return outcome(told, train_count, size.target, done.seconds)
+
+
+def _accuracy(text: str) -> float | None:
+    if found := _ACCURACY.search(text):
+        return float(found[1])
+    if text.startswith("{"):
+        return float(json.loads(text)["valid_accuracy"])
+    return None
+
+
+def recipes(size: Size) -> tuple[list[Recipe], list[Recipe]]:
+    """The baselines, and Kelpie's modes."""
+    cores = str(usable_cores())
+    until = ("--epochs", str(size.epochs), "--target", str(size.target))
+    fair = tuple({"OMP_NUM_THREADS": cores, **TUNED_ALLOCATOR}.items())
+    baselines = [
+        Recipe(AS_IS, "benchmarks.baselines.original_training", until),
+        Recipe(FAIR, "benchmarks.baselines.original_training", (*until, "--fair"), fair),
+        Recipe(TORCHVISION, "benchmarks.baselines.torchvision_training", (*until, "--workers", cores)),
+    ]
+    common = ("--weights", "package", "--image-size", str(size.side))
+    fine = ("--trainable", "all", "--learning-rate", "0.0003", "--epochs", str(size.finetune_epochs))
+    kelpie = [
+        Recipe(FEATURES, "training", (*common, "--trainable", "head"), is_kelpie=True),
+        Recipe(SMALLER, "training", ("--weights", "package", "--trainable", "head"), is_kelpie=True),
+        Recipe(FINETUNE, "training", (*common, *fine), is_kelpie=True),
+    ]
+    return baselines, kelpie
+
+
+AS_IS = "original recipe, as people run it"
+FAIR = "original recipe, fair form"
+TORCHVISION = "torchvision's reference recipe"
+FEATURES = "Kelpie, features mode, 224 pixels"
+SMALLER = "Kelpie, features mode, 160 pixels (its default)"
+FINETUNE = "Kelpie, finetune mode, 224 pixels"
+
+
+def to_accuracy(size: Size, data: Path, folder: Path, measured: limits.Limits) -> list[Table]:
+    """Kelpie's features mode between the baselines, each really run to the target."""
+    train_count = len(list((data / "train").rglob("*.jpg")))
+    baselines, kelpie = recipes(size)
+    features, smaller, finetune = kelpie
+    order = [features]
+    for n, recipe in enumerate([*baselines, finetune, smaller]):
+        order += [recipe, *([features] if n + 1 < size.kelpie_runs else [])]
+    outcomes: dict[str, list[Outcome]] = {}
+    for n, recipe in enumerate(order):
+        outcomes.setdefault(recipe.name, []).append(recipe.run(data, folder / f"run-{n}", size, train_count))
+    names = [recipe.name for recipe in (*baselines, features, smaller, finetune)]
+    to_target = [_to_target_row(name, outcomes[name], size.target) for name in names]
+    note = (
+        f"{train_count} drawn dogs to train on, EfficientNet-Lite0 with the same ImageNet weights, from the start of "
+        f"the process to the first epoch with a validation accuracy of {size.target:.0%} or more."
+    )
+    speed = [
+        Row(
+            name,
+            [o.pictures_per_second for o in outcomes[name]],
+            quality=_best(outcomes[name]),
+            limit=measured.gemm_f32_gflops_all / GFLOP_PER_PICTURE,
+        )
+        for name in names
+    ]
+    return [
+        Table(
+            f"Time to {size.target:.0%} validation accuracy",
+            "s",
+            "lower",
+            to_target,
+            (AS_IS, FAIR, TORCHVISION),
+            note=note,
+            headlines=(FEATURES,),
+        ),
+        Table(
+            "Training pictures a second, validation included",
+            "pictures/s",
+            "higher",
+            speed,
+            (AS_IS, FAIR, TORCHVISION),
+            "the float32 matrix product's speed on a forward pass",
+            "Median of the epochs without the first. Features that are cached cost nothing in later epochs, and "
+            "bfloat16 is faster than float32: the features mode may pass 100 %.",
+        ),
+    ]
+
+
+def _best(outcomes: Sequence[Outcome]) -> str:
+    return f"valid {statistics.median(o.accuracy for o in outcomes):.1%}"
+
+
+def _to_target_row(name: str, outcomes: Sequence[Outcome], target: float) -> Row:
+    reached = [o for o in outcomes if o.seconds is not None]
+    if len(reached) < len(outcomes):
+        missing = f"{outcomes[0].epochs} epochs in {outcomes[0].whole_seconds:.0f} s did not reach {target:.0%}"
+        return Row(name, missing=missing, quality=_best(outcomes))
+    more = {
+        "epochs": statistics.median(o.epochs for o in reached),
+        "CPU s": statistics.median(o.cpu_seconds or 0.0 for o in reached),
+        "whole run, s": statistics.median(o.whole_seconds for o in reached),
+    }
+    return Row(name, [o.seconds for o in reached if o.seconds is not None], quality=_best(outcomes), more=more)
+
+
+# --- hosts -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class HostsRun:
+    """A training job on so many hosts of this machine, one thread each."""
+
+    start_seconds: float
+    """Until every host has told its rank: imports, scanning, meeting the others."""
+    train_seconds: float
+    """From then on to the last epoch's accuracy."""
+    whole_seconds: float
+    feature_seconds: float
+    """Of `train_seconds`, until the last block of pictures had its features; 0 in finetune mode."""
+    feature_blocks: int
+    steps: int
+    """Of the optimizer."""
+    epoch_seconds: float
+    """Median of the epochs after the first; 0 if there is one only."""
+    is_bfloat16: bool
+    loopback_bytes: int
+
+
+def on_hosts(count: int, data: Path, folder: Path, flags: Sequence[str]) -> HostsRun:
+    """Start the hosts as SageMaker starts them, each with one thread and a core of its own."""
+    names = [f"algo-{i + 1}" for i in range(count)]
+    port = str(free_port())
+    sent_before = psutil.net_io_counters(pernic=True)["lo"].bytes_sent
+    started = time.monotonic()
+    with ExitStack() as stack:
+        hosts: list[Child] = []
+        for name in names:
+            base = folder / name
+            (base / "output").mkdir(parents=True)
+            env = environment(
+                SAGEMAKER_BASE_DIR=str(base),
+                SM_MODEL_DIR=str(base / "model"),
+                SM_OUTPUT_DATA_DIR=str(base / "output" / "data"),
+                SM_CHANNEL_DATA=str(data),
+                SM_HOSTS=json.dumps(names),
+                SM_CURRENT_HOST=name,
+                SM_NUM_GPUS="0",
+                SM_NETWORK_INTERFACE_NAME="lo",
+                MASTER_ADDR="127.0.0.1",
+                MASTER_PORT=port,
+                OMP_NUM_THREADS="1",
+                TRAINING_JOB_NAME="benchmark",
+            )
+            argv = [own_python(), "-m", "training.entry_point", *flags]
+            hosts.append(stack.enter_context(running(argv, name=name, cwd=base, env=env)))
+        for host in hosts:
+            assert host.process is not None
+            code = host.process.wait(_TIMEOUT_SECONDS)
+            if code != 0:
+                raise ChildFailed(f"{host.name} of {count} ended with {code}; its last lines:\n{host.tail()}")
+    whole = time.monotonic() - started
+    met = max(host.first("world_size=").seconds for host in hosts)
+    told = [line for line in hosts[0].lines if _accuracy(line.text) is not None]
+    if not told:
+        raise ChildFailed(f"{hosts[0].name} told no accuracy:\n{hosts[0].tail()}")
+    steps = int(re.findall(r"total_steps=(\d+)", hosts[0].first("total_steps=").text)[0])
+    blocks = [(line, found) for line in hosts[0].lines if (found := _BLOCKS.search(line.text))]
+    block_count = int(blocks[-1][1][1]) if blocks else 0
+    spans = [after.seconds - before.seconds for before, after in itertools.pairwise(told)]
+    return HostsRun(
+        start_seconds=met,
+        train_seconds=told[-1].seconds - met,
+        whole_seconds=whole,
+        feature_seconds=blocks[-1][0].seconds - met if blocks else 0.0,
+        feature_blocks=block_count,
+        steps=steps - block_count,
+        epoch_seconds=statistics.median(spans) if spans else 0.0,
+        is_bfloat16="; bfloat16" in hosts[0].first("mode=").text,
+        loopback_bytes=psutil.net_io_counters(pernic=True)["lo"].bytes_sent - sent_before,
+    )
+
+
+def two_hosts(size: Size, data: Path, folder: Path) -> list[Table]:
+    """Two hosts of one thread against one, and on paper up to 32 of them."""
+    flags = ("--weights", "package", "--image-size", str(size.side))
+    fine = (*flags, "--trainable", "all", "--learning-rate", "0.0003", "--epochs", "2")
+    one, two = [], []
+    for n in range(size.host_rounds):
+        one.append(on_hosts(1, data, folder / f"{n}-1", flags))
+        two.append(on_hosts(2, data, folder / f"{n}-2", flags))
+    finetuned = on_hosts(1, data, folder / "finetune", fine)
+    counts = {split: len(list((data / split).rglob("*.jpg"))) for split in ("train", "valid")}
+    table = Table(
+        "Two hosts of one thread against one host of one thread, features mode",
+        "s",
+        "lower",
+        (
+            Row("one host", [r.train_seconds for r in one], more=_hosts_more(one)),
+            Row("two hosts", [r.train_seconds for r in two], more=_hosts_more(two)),
+        ),
+        ("one host",),
+        note=f"{counts} pictures at {size.side} pixels. From the meeting of the hosts to the last epoch; then the job.",
+        headlines=("two hosts",),
+    )
+    latency, bandwidth = scaling.loopback()
+    features = Measured(
+        start_seconds=statistics.median(r.start_seconds for r in two),
+        end_seconds=statistics.median(r.whole_seconds - r.start_seconds - r.train_seconds for r in one),
+        seconds_per_picture=statistics.median(r.feature_seconds for r in one) / sum(counts.values()),
+        seconds_per_step=statistics.median((r.train_seconds - r.feature_seconds) / r.steps for r in one),
+        message_bytes=BLOCK_PICTURES * LITE0_FEATURES * (2 if one[0].is_bfloat16 else 4),
+        latency_seconds=latency,
+        bytes_per_second=bandwidth,
+    )
+    finetune = replace(
+        features,
+        seconds_per_picture=finetuned.epoch_seconds / sum(counts.values()),
+        seconds_per_step=0.0,  # in the picture's
+        message_bytes=LITE0_PARAMETERS * 4,
+    )
+    sent = Row("bytes that loopback carried for two hosts, the whole job", [float(r.loopback_bytes) for r in two])
+    return [table, *scaling.tables(features, finetune, sent)]
+
+
+def _hosts_more(runs: Sequence[HostsRun]) -> dict[str, float | str]:
+    return {
+        "whole job, s": statistics.median(r.whole_seconds for r in runs),
+        "start, s": statistics.median(r.start_seconds for r in runs),
+    }
+
+
+# --- memory ----------------------------------------------------------------------------------------------------------
+
+
+def memory(size: Size, data_of: Callable[[int], Path], folder: Path) -> Table:
+    """Peak resident memory of a features run at growing numbers of pictures."""
+    rows = []
+    for images in size.memory_images:
+        base = folder / str(images)
+        base.mkdir(parents=True)
+        flags = ["--data", str(data_of(images)), "--output", str(base / "out"), "--weights", "package", "--epochs", "1"]
+        argv = [own_python(), "-m", "training", *flags]
+        done = run(argv, name=f"{images} pictures", cwd=base, env=environment(), timeout_seconds=_TIMEOUT_SECONDS)
+        rows.append(Row(f"{images} pictures", (done.peak_rss_bytes / 2**20,)))
+    return Table(
+        "Memory of training as the pictures grow in number",
+        "MiB at most",
+        "lower",
+        tuple(rows),
+        (rows[0].name,),
+        note="Features mode at 160 pixels, evaluation and export included; sampled twenty times a second.",
+    )
+
+
+def measure(quick: bool, folder: Path) -> list[Table]:
+    """The script `training`."""
+    size = QUICK if quick else WHOLE
+    measured = limits.limits(quick)
+    drawn: dict[int, Path] = {}
+
+    def data_of(images: int) -> Path:
+        if images not in drawn:
+            drawn[images] = pictures.dogs(folder / f"dogs-{images}", images)
+        return drawn[images]
+
+    return [
+        *to_accuracy(size, data_of(size.images), folder / "accuracy", measured),
+        *two_hosts(size, data_of(size.images), folder / "hosts"),
+        memory(size, data_of, folder / "memory"),
+        limits.table(measured),
+    ]

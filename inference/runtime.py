@@ -1,0 +1,159 @@
+"""The network behind the handler: ONNX Runtime computes float32, OpenVINO computes bfloat16 and int8.
+
+Training's agreement gate and evaluation run networks through this module too, so what is measured is what is served.
+
+Shape suffixes: N pictures, C channels, H/W size, K classes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference.contract import NETWORK_FILES, InvalidContract, ModelContract
+
+log = logging.getLogger("inference")
+
+CPU_FLAGS = {
+    "bfloat16": ("avx512_bf16", "amx_bf16"),
+    "int8": ("avx512_vnni", "avx_vnni", "amx_int8"),
+}
+"""Flags of /proc/cpuinfo of which one is needed. Without them bfloat16 is simulated, slower than float32, or computed
+in float32 without a word; and int8 sums may saturate, so that answers differ from those that were measured elsewhere.
+Sources: OpenVINO 2021.4, "Bfloat16 Inference"; OpenVINO, "Saturation (overflow) Issue Workaround"; read 2026-11-22."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """A loaded network, which several threads may run at once."""
+
+    precision: str
+    """What it computes in."""
+    run: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+    """From pictures (N, C, H, W) to logits (N, K); N is 1 but in float32."""
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def unsupported(precision: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Why this machine cannot compute in the precision as it was measured; empty if it can."""
+    wanted = CPU_FLAGS.get(precision)
+    if wanted is None:
+        return ""
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    flags = {flag for line in lines if line.startswith("flags") for flag in line.partition(":")[2].split()}
+    if flags & set(wanted):
+        return ""
+    return f"this machine's CPU cannot compute {precision}: it has none of {', '.join(wanted)}"
+
+
+def load(folder: Path, contract: ModelContract, threads: int) -> Network:
+    """Load the network of a model folder, for up to `threads` calls of `run` at once, each on one core.
+
+    A precision that the CPU cannot compute is served in float32, with a warning: the network that it agrees with.
+
+    Raises:
+        InvalidContract: the network is not the one that the contract describes.
+    """
+    reason = unsupported(contract.precision)
+    if reason:
+        log.warning("%s; serving float32", reason)
+    precision = "float32" if reason else contract.precision
+    loaded = _onnx(folder, contract) if precision == "float32" else _openvino(folder, contract, precision, threads)
+    return Network(precision, loaded)
+
+
+def _check(file: str, contract: ModelContract, inputs: Sequence[str], shapes: Mapping[str, Sequence[Any]]) -> None:
+    """Compare the names and the number of classes; a size that the network leaves open is no integer."""
+    if list(inputs) != [contract.input.name]:
+        raise InvalidContract(f"{file} has the inputs {list(inputs)}, model.json says {contract.input.name!r}")
+    if contract.output.name not in shapes:
+        raise InvalidContract(f"{file} has the outputs {sorted(shapes)}, model.json says {contract.output.name!r}")
+    shape = list(shapes[contract.output.name])
+    count = len(contract.classes)
+    if len(shape) != 2 or (isinstance(shape[1], int) and shape[1] != count):
+        raise InvalidContract(f"{file} answers with shape {shape}, model.json lists {count} classes")
+
+
+def _onnx(folder: Path, contract: ModelContract) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    import onnxruntime  # type: ignore[import-untyped] # here, so that a user's own model_fn does not need it
+
+    options = onnxruntime.SessionOptions()
+    # One call is one core's work: threads inside a call would fight over the cores with the other calls.
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    [file] = NETWORK_FILES["float32"]
+    # CUDA's provider is there when a user's image has onnxruntime-gpu. Never run by this project: it has no GPU.
+    there = onnxruntime.get_available_providers()
+    providers = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in there]
+    session = onnxruntime.InferenceSession(str(folder / file), options, providers=providers)
+    inputs = [entry.name for entry in session.get_inputs()]
+    _check(file, contract, inputs, {entry.name: entry.shape for entry in session.get_outputs()})
+    names, name = [contract.output.name], contract.input.name
+
+    def run(x_NCHW: NDArray[np.float32]) -> NDArray[np.float32]:
+        logits_NK: NDArray[np.float32] = session.run(names, {name: x_NCHW})[0]
+        return logits_NK
+
+    return run
+
+
+def openvino() -> Any:
+    """The module `openvino`, without the messages to Google Analytics that its import sends when it finds
+    openvino-telemetry, on which its package depends."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino  # type: ignore[import-untyped]
+
+    return openvino
+
+
+def _openvino(
+    folder: Path, contract: ModelContract, precision: str, threads: int
+) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    core = openvino().Core()
+    file = NETWORK_FILES[precision][0]
+    settings = {
+        "PERFORMANCE_HINT": "THROUGHPUT",
+        "NUM_STREAMS": str(threads),  # each computes one call, on one thread
+        "INFERENCE_NUM_THREADS": str(threads),
+        "ENABLE_CPU_PINNING": False,  # others may have work on the same cores
+        # It would choose bfloat16 by itself where the CPU has it.
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
+    }
+    compiled = core.compile_model(str(folder / file), "CPU", settings)
+    if any(entry.partial_shape.is_dynamic for entry in compiled.inputs):  # see training/quantisation.py
+        raise InvalidContract(f"{file} leaves the shape of its input open: it must be fixed, for one picture")
+    shapes = {
+        entry.any_name: [size.get_length() if size.is_static else str(size) for size in entry.partial_shape]
+        for entry in compiled.outputs
+    }
+    _check(file, contract, [entry.any_name for entry in compiled.inputs], shapes)
+    output = compiled.output(contract.output.name)
+    of_thread = threading.local()
+
+    def run(x_NCHW: NDArray[np.float32]) -> NDArray[np.float32]:
+        request = getattr(of_thread, "request", None)
+        if request is None:
+            request = of_thread.request = compiled.create_infer_request()
+        logits_NK: NDArray[np.float32] = request.infer({0: x_NCHW}, share_inputs=True)[output]
+        return logits_NK
+
+    return run

@@ -1,0 +1,224 @@
+"""The scripts: what they work out of their measurements, and each of them in its smoke test."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+from benchmarks import __main__ as command
+from benchmarks import demo, environment, image, limits, orchestration, scaling, serving, training
+from benchmarks.children import ChildFailed, Line, run, running
+from benchmarks.client import Report
+from benchmarks.record import SCRIPTS, read
+from workflow.cost.scaling import Measured
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_time_to_accuracy_is_that_of_the_first_epoch_that_reaches_it() -> None:
+    told = [(Line("", 10.0, 20.0), 0.5), (Line("", 14.0, 28.0), 0.9), (Line("", 18.0, 36.0), 0.95)]
+    got = training.outcome(told, 100, 0.85, 21.0)
+    assert (got.seconds, got.cpu_seconds, got.epochs, got.accuracy) == (14.0, 28.0, 2, 0.95)
+    assert got.pictures_per_second == 25.0  # 4 s an epoch; the first has the start in it
+    assert training.outcome(told, 100, 0.99, 21.0).seconds is None
+    with pytest.raises(ChildFailed):
+        training.outcome([], 100, 0.85, 21.0)
+
+
+def test_accuracy_is_read_from_kelpie_s_log_and_from_a_baseline_s() -> None:
+    assert training._accuracy("epoch=1 step=33 valid:loss=0.31 valid:accuracy=0.9267") == 0.9267
+    assert training._accuracy('{"epoch": 1, "pictures": 9, "valid_accuracy": 0.5}') == 0.5
+    assert training._accuracy("epoch=1 step=5 train:loss=2.2") is None
+
+
+def test_answers_a_second_count_until_the_last_answer() -> None:
+    assert serving.rate(Report(seconds=4.0, latencies_ms=[1.0] * 10)) == 2.5
+
+
+def measured(milliseconds: float, **more: list[float]) -> serving.Measured:
+    """One round of the main load: 100 answers that took 1, 2, ... times as long."""
+    report = Report(seconds=10.0, latencies_ms=[milliseconds * n for n in range(1, 101)], refused=2)
+    return serving.Measured({serving.MAIN: [report]}, {serving.MAIN: [25.0]}, **more)  # type: ignore[arg-type]
+
+
+def test_a_server_s_row_has_its_tail_its_share_of_the_model_and_why_others_are_missing() -> None:
+    found = {
+        serving.AS_IS: measured(2.0),
+        "Kelpie int8": measured(1.0, model_cpu_ms=[20.0], model_per_second=[40.0]),
+    }
+    table = serving.load_table(serving.WHOLE[0], found, {"TorchServe": "needs Java"}, {"int8": "agreement 99%"})
+    row = table.row("Kelpie int8")
+    assert (row.more["p50 ms"], row.more["p95 ms"], row.more["p99 ms"]) == (50.0, 95.0, 99.0)
+    assert row.more["of them in the model"] == "80%"
+    assert row.more["503, tried again"] == 2
+    assert row.quality == "agreement 99%"
+    assert table.share_of_limit(row) == 10 / 40
+    assert table.row("TorchServe").missing == "needs Java"
+    assert "speed only" in table.note
+    assert table.headlines == ("Kelpie int8",)
+
+
+def test_the_tail_is_compared_with_the_best_baseline_s() -> None:
+    table = serving.tail_table({"slow": measured(9.0), "fast": measured(2.0), "Kelpie int8": measured(0.5)})
+    assert table.baselines == ("fast",)
+    assert table.times(table.row("Kelpie int8"), "fast") == 4.0
+
+
+def test_a_load_that_a_server_was_not_put_under_has_no_row_of_it() -> None:
+    other = serving.WHOLE[1]
+    assert serving.load_table(other, {"LitServe": measured(1.0)}, {}, {}).rows == ()
+
+
+def test_the_steps_of_the_demo_are_those_of_the_makefile() -> None:
+    steps = demo.steps((ROOT / "Makefile").read_text(encoding="utf-8"))
+    assert [step[0] for step in steps] == ["example", "local", "local", "start", "describe", "describe", "report"]
+    assert not any(">" in argument for step in steps for argument in step)
+    with pytest.raises(ChildFailed):
+        demo.steps("all:\n\techo\n")
+
+
+@pytest.mark.parametrize("kind", ["pass", "dynamodb:getItem", "aws-sdk:dynamodb:getItem"])
+def test_a_chain_has_as_many_states_as_asked_for(kind: str) -> None:
+    states = orchestration.machine(kind, 4)["States"]
+    assert [state.get("Next") for state in states.values()] == ["S1", "S2", "S3", None]
+    assert states["S3"]["End"]
+
+
+def test_help_s_imports_are_counted(tmp_path: Path) -> None:
+    count, heavy = orchestration.imported_by_help(tmp_path)
+    assert count > 50
+    assert not set(heavy) - set(orchestration.SDKS)
+
+
+def test_limits_are_positive_or_absent() -> None:
+    table = limits.table(limits.limits(quick=True))
+    assert all(row.missing or row.median > 0 for row in table.rows)
+
+
+def test_the_size_of_a_folder_counts_a_file_with_two_names_once(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"123")
+    os.link(tmp_path / "a", tmp_path / "b")
+    (tmp_path / "c").symlink_to(tmp_path / "a")
+    assert image.folder_bytes(tmp_path) == 3
+
+
+def test_the_torch_stack_is_followed_to_what_it_needs() -> None:
+    assert {"torch", "torchvision", "sympy"} <= image.closure(("torchvision",))
+
+
+def test_the_environment_of_a_run_is_recorded() -> None:
+    about = environment.record()
+    assert about["cores"] >= 1
+    assert about["versions"]["torch"]
+    assert about["commit"]
+
+
+def test_a_run_has_its_lines_with_their_times_and_its_peak_memory(tmp_path: Path) -> None:
+    program = "import time; print('one', flush=True); x = bytearray(50_000_000); time.sleep(0.4); print('two')"
+    done = run([sys.executable, "-c", program], name="a program", cwd=tmp_path, env={}, timeout_seconds=60)
+    one, two = done.child.lines
+    assert (one.text, two.text) == ("one", "two")
+    assert one.seconds < two.seconds <= done.seconds
+    assert done.peak_rss_bytes > 50_000_000
+
+
+@pytest.mark.parametrize(
+    ("program", "why"), [("raise SystemExit(3)", "ended with 3"), ("import time; time.sleep(60)", "still ran")]
+)
+def test_a_program_that_fails_or_hangs_fails_the_run(program: str, why: str, tmp_path: Path) -> None:
+    with pytest.raises(ChildFailed, match=why):
+        run(
+            [sys.executable, "-c", program],
+            name="it",
+            cwd=tmp_path,
+            env={},
+            timeout_seconds=0.5 if "sleep" in program else 60,
+        )
+
+
+def test_a_server_and_its_children_end_with_the_block(tmp_path: Path) -> None:
+    sleeps = "import time; time.sleep(60)"
+    program = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', '{sleeps}']); {sleeps}"
+    with running([sys.executable, "-c", program], name="it", cwd=tmp_path, env={}) as child:
+        deadline = time.monotonic() + 30
+        while len(members := child.members) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert child.pss_bytes > 0
+    _, left = psutil.wait_procs(members, timeout=10)
+    assert left == []
+
+
+def test_the_network_that_the_scaling_estimate_counts_is_the_one_that_is_trained() -> None:
+    from training.backbones import LITE0, build
+
+    model = build(LITE0, 10, source="none", path=None, seed=0)
+    assert sum(parameter.numel() for parameter in model.parameters()) == training.LITE0_PARAMETERS
+    assert model.head.in_features == training.LITE0_FEATURES
+
+
+def test_the_estimate_on_paper_has_a_row_for_each_number_of_instances() -> None:
+    features = Measured(3.0, 5.0, 0.01, 0.001, 16 * 1280 * 2, 1e-5, 1e9)
+    table = scaling.estimate("features", features)
+    assert [row.name for row in table.rows] == [f"{n} instance{'s' * (n > 1)}" for n in (1, 2, 4, 8, 16, 32)]
+    seconds = [row.median for row in table.rows]
+    assert seconds == sorted(seconds, reverse=True)
+    assert sum("the most that pay" in str(row.more[""]) for row in table.rows) in (1, 2)
+
+
+def test_loopback_is_measured() -> None:
+    latency, bandwidth = scaling.loopback()
+    assert 0 < latency < 1
+    assert bandwidth > 1e6
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_the_script_runs(script: str, tmp_path: Path) -> None:
+    if script == "serving" and not serving.BASELINE_ENVIRONMENT.exists():
+        pytest.skip("the baselines' environment is not there: make bench-serving makes it")
+    assert command.main([script, "--quick", "--results", str(tmp_path)]) == 0
+    [path] = tmp_path.glob(f"*-{script}.json")
+    result = read(path)
+    assert result.quick
+    assert all(table.rows for table in result.tables)
+
+
+@pytest.mark.slow
+def test_nothing_is_left_of_a_script_that_is_killed(tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "benchmarks", "demo", "--quick", "--results", str(tmp_path)]
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    script = subprocess.Popen(argv, cwd=ROOT, env=environment, start_new_session=True, stderr=subprocess.DEVNULL)
+
+    def its() -> list[str]:
+        """The command lines of what runs for it."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                line = " ".join([*process.cmdline(), process.cwd()])
+                if process.pid != script.pid and str(tmp_path) in line and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(line)
+        return found
+
+    try:
+        deadline = time.monotonic() + 120
+        while not any("workflow.local.server" in line for line in its()):
+            assert time.monotonic() < deadline
+            assert script.poll() is None
+            time.sleep(0.1)
+    finally:
+        script.send_signal(signal.SIGKILL)
+    script.wait()
+    deadline = time.monotonic() + 120
+    while left := its():
+        assert time.monotonic() < deadline, left
+        time.sleep(0.2)

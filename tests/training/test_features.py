@@ -1,0 +1,244 @@
+"""Features: computed once for each picture, whatever happens, and the same bits whoever computes them."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from inference.contract import InputContract
+from training import data, features
+from training.backbones import build
+from training.data import Picture, scan
+from training.distributed import Worker
+from training.features import BLOCK, Features
+
+INPUT = InputContract(32, 36, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+CPU = torch.device("cpu")
+ALONE = Worker("localhost", 0, 1, CPU)
+BLOCKS = 5
+
+
+class Work:
+    """What was done: decodes by picture, and the number of forward passes of the backbone."""
+
+    def __init__(self) -> None:
+        self.decoded: Counter[str] = Counter()
+        self.forwards = 0
+        self.threads: set[int] = set()
+
+
+@pytest.fixture
+def work(monkeypatch: pytest.MonkeyPatch) -> Work:
+    done, guard = Work(), threading.Lock()
+
+    def plain(picture: Picture, input: InputContract) -> object:
+        with guard:
+            done.decoded[str(picture.path)] += 1
+            done.threads.add(torch.get_num_threads())
+        return data.plain(picture, input)
+
+    folded = features.folded
+
+    def counted(module: torch.nn.Module) -> torch.nn.Module:
+        net = folded(module)
+
+        def count(*_: object) -> None:
+            with guard:
+                done.forwards += 1
+
+        net.register_forward_hook(count)
+        return net
+
+    monkeypatch.setattr(features, "plain", plain)
+    monkeypatch.setattr(features, "folded", counted)
+    return done
+
+
+@pytest.fixture(scope="module")
+def backbone() -> torch.nn.Module:
+    return build("efficientnet_lite0", 3, source="package", path=None, seed=0).backbone
+
+
+@pytest.fixture
+def some(pictures: Path) -> list[Picture]:
+    """70 entries of fewer files: five blocks, the last of them not full."""
+    train = scan(pictures).train
+    return [replace(train[i % len(train)], sha256=f"{i:064x}") for i in range(4 * BLOCK + 6)]
+
+
+Make = Callable[..., Features]
+
+
+@pytest.fixture
+def make(backbone: torch.nn.Module, some: list[Picture], tmp_path: Path) -> Make:
+    def features_of(pictures: list[Picture] = some, input: InputContract = INPUT, **given: object) -> Features:
+        return Features(
+            given.get("backbone", backbone),  # type: ignore[arg-type]
+            1280,
+            pictures,
+            input,
+            ALONE,
+            scratch=tmp_path / "scratch",
+            dtype=given.get("dtype", torch.float32),  # type: ignore[arg-type]
+        )
+
+    return features_of
+
+
+def compute(
+    found: Features, folder: Path, *, threads: int = 2, interval: int = 2, interrupted_after: int | None = None
+) -> list[tuple[int, bool]]:
+    found.restore(folder)
+    rounds: list[tuple[int, bool]] = []
+    for done, stop in found.computed(folder, threads, interval, lambda: len(rounds) == interrupted_after):
+        rounds.append((done, stop))
+    return rounds
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_each_picture_is_decoded_once_and_goes_through_the_backbone_once(
+    make: Make, work: Work, tmp_path: Path
+) -> None:
+    found = make()
+    assert compute(found, tmp_path / "kept") == [(done, False) for done in range(1, BLOCKS + 1)]
+    assert sum(work.decoded.values()) == len(found.pictures)
+    assert work.forwards == BLOCKS
+    assert work.threads == {1}
+    assert found.own == list(range(len(found.pictures)))
+
+
+def test_what_was_kept_is_not_computed_again(make: Make, work: Work, tmp_path: Path) -> None:
+    first = make()
+    compute(first, tmp_path / "kept")
+    forwards, decoded = work.forwards, work.decoded.total()
+    second = make()
+    assert compute(second, tmp_path / "kept") == []
+    assert (work.forwards, work.decoded.total()) == (forwards, decoded)
+    assert second.done == BLOCKS
+    assert torch.equal(first.rows_ND, second.rows_ND)
+
+
+@pytest.mark.parametrize("after", [0, 1, 2, 3])
+def test_an_interruption_in_the_middle_costs_no_block(make: Make, work: Work, tmp_path: Path, after: int) -> None:
+    whole = make()
+    compute(whole, tmp_path / "whole")
+    first = make()
+    rounds = compute(first, tmp_path / "kept", interrupted_after=after)
+    assert rounds[-1] == (after + 1, True)
+    work.decoded.clear()
+    second = make()
+    second.restore(tmp_path / "kept")
+    assert second.done == after + 1
+    compute(second, tmp_path / "kept")
+    assert second.own == list(range((after + 1) * BLOCK, len(second.pictures)))
+    assert work.decoded.total() == len(second.own)
+    assert torch.equal(second.rows_ND, whole.rows_ND)
+
+
+def test_a_host_that_is_killed_loses_fewer_blocks_than_the_interval(make: Make, tmp_path: Path) -> None:
+    found = make()
+    rounds = found.computed(tmp_path, 1, 2, lambda: False)
+    for _ in range(3):
+        next(rounds)
+    rounds.close()
+    again = make()
+    again.restore(tmp_path)
+    assert again.done == 2
+
+
+def test_a_damaged_shard_is_computed_again_and_no_other(
+    make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = make()
+    compute(first, tmp_path / "kept")
+    shards = [f"features-{block:09d}.ckpt" for block in (0, 2, 4)]
+    assert names(tmp_path / "kept") == shards
+    (tmp_path / "kept" / shards[1]).write_bytes(b"half of it")
+    second = make()
+    compute(second, tmp_path / "kept")
+    assert f"{shards[1]} is damaged" in capsys.readouterr().out
+    assert second.own == list(range(2 * BLOCK, 4 * BLOCK))
+    assert torch.equal(first.rows_ND, second.rows_ND)
+    assert names(tmp_path / "kept") == shards
+
+
+def test_features_belong_to_content_weights_transform_and_numbers(
+    make: Make, some: list[Picture], tmp_path: Path
+) -> None:
+    compute(make(), tmp_path)
+
+    def found_of(**given: object) -> int:
+        other = make(**given)
+        other.restore(tmp_path)
+        return other.done
+
+    other_content = [replace(some[0], sha256="f" * 64), *some[1:]]
+    other_names = [replace(picture, path=picture.path.with_name("other.png")) for picture in some]
+    other_weights = build("efficientnet_lite0", 3, source="none", path=None, seed=1).backbone
+    assert found_of() == BLOCKS
+    assert found_of(pictures=other_names) == BLOCKS
+    assert found_of(pictures=other_content) == BLOCKS - 1
+    assert found_of(backbone=other_weights) == 0
+    assert found_of(input=replace(INPUT, resize_size=40)) == 0
+    assert found_of(dtype=torch.bfloat16) == 0
+
+
+def test_the_bits_depend_on_neither_threads_nor_on_which_process_computes_a_block(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = make(dtype=torch.bfloat16)
+    compute(whole, tmp_path / "one", threads=1)
+    for rank in (0, 1):
+        part = make(dtype=torch.bfloat16)
+        part.worker = Worker("algo", rank, 2, CPU)
+        sent: list[torch.Tensor] = []
+
+        def both(_worker: Worker, mine: torch.Tensor, _doing: str, sent: list[torch.Tensor] = sent) -> object:
+            sent.append(mine)
+            return [mine, mine]
+
+        monkeypatch.setattr(features, "gather_parts", both)
+        for _ in part.computed(tmp_path / str(rank), 3, 2, lambda: False):
+            pass
+        assert part.own == [i for block in part.blocks[rank::2] for i in block]
+        for mine, block in zip(sent, part.blocks[rank::2], strict=False):
+            assert torch.equal(mine[: len(block)], whole.rows_ND[block.start : block.stop])
+        # two bytes a number, and one row more for the flag
+        assert {mine.numel() * mine.element_size() for mine in sent} == {(BLOCK + 1) * 1280 * 2}
+    assert not (tmp_path / "1").exists()
+
+
+def test_bfloat16_features_say_what_float32_ones_say(make: Make, tmp_path: Path) -> None:
+    exact, fast = make(), make(dtype=torch.bfloat16)
+    compute(exact, tmp_path / "exact")
+    compute(fast, tmp_path / "fast")
+    everything = range(len(exact.pictures))
+    assert fast.rows(everything).dtype == torch.float32
+    assert torch.cosine_similarity(exact.rows(everything), fast.rows(everything)).min() > 0.995
+
+
+def test_features_are_what_the_classifier_itself_computes(
+    make: Make, backbone: torch.nn.Module, tmp_path: Path
+) -> None:
+    found = make()
+    compute(found, tmp_path)
+    x_NCHW = torch.from_numpy(data.plain(found.pictures[20], INPUT))[None]
+    with torch.no_grad():
+        expected = backbone(x_NCHW)
+    assert torch.allclose(found.rows([20]), expected, atol=1e-4)
+
+
+def test_nothing_is_left_in_the_scratch_folder(make: Make, tmp_path: Path) -> None:
+    make()
+    assert names(tmp_path / "scratch") == []
+    shutil.rmtree(tmp_path / "scratch")
