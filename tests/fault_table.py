@@ -20,8 +20,8 @@ PAGE = ROOT / "docs/reference/faults.md"
 INTRODUCTION = """\
 # Faults
 
-Made by `python tests/fault_table.py` from a run of `python -m pytest -m slow tests/integration/test_faults.py`; do not
-edit.
+Made by `python tests/fault_table.py` from what `python -m pytest -m slow tests/integration/test_faults.py` left; do not
+edit. Rows may be of different runs.
 
 ## Make something go wrong
 
@@ -52,8 +52,8 @@ The states of the way back are broken when CheckData has failed, before anything
 for good, a person must, and the message says so.
 
 "all as before" is an execution that FAILED and left nothing; "serves" is one that SUCCEEDED and serves its model, with
-the warnings in its output that are named. "-": an execution of this kind does not come to the state. Seconds are of one
-run, with waits divided by 300 (by 60 for the slow model).
+the warnings in its output that are named. "-": an execution of this kind does not come to the state. Seconds are of
+one execution, with waits divided by 300 (by 60 for the slow model).
 """
 
 
