@@ -132,6 +132,7 @@ def run(settings: Settings, folders: Folders, worker: Worker, interruption: Inte
     result_settings = {k: v for k, v in asdict(settings).items() if k not in without_effect}
     identity = json.dumps([result_settings, pictures.manifest_sha256, export.weights_sha256(model)], sort_keys=True)
     fingerprint = hashlib.sha256(identity.encode()).hexdigest()
+    interruption.in_loop = True  # before they agree: a host that goes on knows that no other ends without a word
     require_agreement(worker, "pictures, settings or weights", fingerprint)
 
     # resume: steps are blocks of pictures that get their features, if only the head is trained, and then batches
@@ -167,8 +168,6 @@ def run(settings: Settings, folders: Folders, worker: Worker, interruption: Inte
     def stop_at(step: int) -> None:
         print(f"interrupted: stopped after step {step} of {total_steps}", flush=True)
         raise SystemExit(EXIT_INTERRUPTED)
-
-    interruption.in_loop = True
 
     # features: what is missing of them, each block on one host
     if cache is not None:

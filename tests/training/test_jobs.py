@@ -192,9 +192,10 @@ def test_a_job_killed_stopped_and_damaged_ends_like_an_uninterrupted_one(
         assert host.finish() == -signal.SIGKILL
     last_step = max(int(step) for step in re.findall(r"epoch=\d+ step=(\d+)", first[0].log))
 
-    # Started again; SIGTERM to one host ends both, at the same step, with a checkpoint of that step.
+    # Started again; SIGTERM to one host ends both, at the same step, with a checkpoint of that step. The first host has
+    # just begun its loop then, and the other one is perhaps not there yet.
     second = start(tmp_path, pictures)
-    second[0].read_until("train:loss")
+    second[0].read_until("resumed_step=")
     second[1].process.send_signal(signal.SIGTERM)
     assert [host.finish() for host in second] == [143, 143]
     assert resumed_step(second[0]) == resumed_step(second[1])

@@ -71,12 +71,12 @@ def install(engine: Engine) -> None:
         )
 
     def start(execution: Execution) -> None:
+        _tell_of_execution(engine, execution, "RUNNING")  # a short one has ended when the original returns
         _original_start(execution)
-        _tell_of_execution(engine, execution)
 
     def terminated(communication: BaseExecutionWorkerCommunication) -> None:
         _original_terminated(communication)
-        _tell_of_execution(engine, communication.execution)
+        _tell_of_execution(engine, communication.execution, communication.execution.status)
 
     replace(Rule, "send_to_targets", send_to_targets)
     replace(notifications, "_send_event_bridge_message", send_event_bridge_message)
@@ -196,7 +196,7 @@ def _s3_detail(engine: Engine, bucket: Any, event_name: str, key: Any) -> dict[s
     }
 
 
-def _tell_of_execution(engine: Engine, execution: Execution) -> None:
+def _tell_of_execution(engine: Engine, execution: Execution, status: str) -> None:
     """Step Functions Execution Status Change, with the times in milliseconds."""
     qualified: str | None = getattr(execution, "qualified_arn", None)
     version: str | None = getattr(execution, "version_arn", None)
@@ -207,7 +207,7 @@ def _tell_of_execution(engine: Engine, execution: Execution) -> None:
         "stateMachineVersionArn": version,
         "stateMachineAliasArn": qualified if qualified != version else None,
         "name": execution.name,
-        "status": execution.status,
+        "status": status,
         "startDate": _milliseconds(execution.start_date),
         "stopDate": _milliseconds(execution.stop_date),
         "input": execution.execution_input,
