@@ -38,6 +38,8 @@ class Row:
     """Further columns by their heading."""
     missing: str = ""
     """Why there are no values."""
+    is_bound: bool = False
+    """The values are what it took without arriving: what it would take is more."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "values", tuple(self.values))
@@ -85,12 +87,13 @@ class Table:
         return next(row for row in self.rows if row.name == name)
 
     def times(self, row: Row, baseline: str) -> float | None:
-        """How many times better the row is than the baseline; None if one of the two was not measured.
+        """How many times better the row is than the baseline; None if one was not measured, or both are bounds.
 
+        If the baseline alone is a bound, so is this: the row is better by more than that; by less, if the row alone is.
         With as many rounds on both sides, the median of the ratios of the rounds, in which both met the same machine.
         """
         other = self.row(baseline)
-        if not row.values or not other.values:
+        if not row.values or not other.values or (row.is_bound and other.is_bound):
             return None
         pairs = list(zip(row.values, other.values, strict=True)) if len(row.values) == len(other.values) else []
         pairs = pairs or [(row.median, other.median)]

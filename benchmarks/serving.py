@@ -13,7 +13,6 @@ import statistics
 import subprocess
 import sys
 import time
-import zipfile
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -21,22 +20,17 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import limits, pictures
-from benchmarks.children import ROOT, Child, ChildFailed, environment, free_port, own_python, run, running
+from benchmarks.children import ROOT, Child, ChildFailed, free_port, running
 from benchmarks.client import Plan, Report
+from benchmarks.contestants import AS_IS, FAIR, Contestant, baseline_python, contestants, serving_python, why_not
+from benchmarks.models import PRECISIONS, expectations, quality, speed_models
 from benchmarks.record import Row, Table, percentile
 
 NAME = "serving"
-BASELINE_ENVIRONMENT = ROOT / "build" / "bench" / "venv"
 GFLOP_PER_PICTURE = 8.18
 """Forward pass of ResNet-50 at 224 pixels, a multiplication and an addition being two. Source: torchvision's table of
 weights, 4.09 GFLOPS as multiply-adds, read 2026-11-22."""
-PRECISIONS = ("float32", "bfloat16", "int8")
-AS_IS = "original handler, as people run it"
-FAIR = "original handler, fair form"
 _READY_SECONDS = 400.0
-_TRAINING_SECONDS = 900.0
-_WORKERS = 2
-"""Of every baseline: what the original project ran."""
 
 
 class NotReady(ChildFailed):
@@ -68,23 +62,6 @@ QUICK = (
 )
 
 
-@dataclass(frozen=True)
-class Contestant:
-    """A server: how it is started."""
-
-    name: str
-    command: Callable[[int, Path], list[str]]
-    """From a port and a working folder of its own."""
-    env: Callable[[int, Path], dict[str, str]]
-    model: Path
-    expected: dict[str, list[str] | None]
-    """The right best class of each picture, by kind."""
-    precision: str = ""
-    """Kelpie's."""
-    only_main: bool = False
-    """Under the main load only, for which the server around the handler matters."""
-
-
 @dataclass
 class Measured:
     """What was measured of one contestant, a value for each round."""
@@ -96,246 +73,15 @@ class Measured:
     ping_seconds: list[float] = field(default_factory=list)
     answer_seconds: list[float] = field(default_factory=list)
     model_cpu_ms: list[float] = field(default_factory=list)
+    """CPU milliseconds of the model alone, before and after the main load; so are the parts below."""
     model_per_second: list[float] = field(default_factory=list)
+    decode_cpu_ms: list[float] = field(default_factory=list)
+    resize_cpu_ms: list[float] = field(default_factory=list)
 
-
-# --- models ----------------------------------------------------------------------------------------------------------
-
-
-def random_weights(data: Path, path: Path) -> None:
-    """Weights of a ResNet-50 that nobody trained; batch norm fits the pictures, so that activations keep their size."""
-    import torch
-    from safetensors.torch import save_file
-    from torchvision import models  # type: ignore[import-untyped]
-
-    from inference.contract import InputContract
-    from inference.preprocessing import preprocess
-    from training.backbones import IMAGENET_NORMALISATION, calibrate
-
-    torch.manual_seed(0)
-    network = models.resnet50(weights=None)
-    input = InputContract(224, 256, IMAGENET_NORMALISATION.mean, IMAGENET_NORMALISATION.std)
-    some = [torch.from_numpy(preprocess(p.read_bytes(), input)) for p in pictures.sample(data, "train", 16)]
-    calibrate(network, torch.stack(some))
-    save_file(network.state_dict(), path)
-
-
-def train(data: Path, folder: Path, *flags: str) -> Path:
-    """Kelpie's training as it is; returns the folder of the model. Raises ChildFailed."""
-    folder.mkdir(parents=True)
-    argv = [own_python(), "-m", "training", "--data", str(data), "--output", str(folder), *flags]
-    name = f"training for {folder.name}"
-    run(argv, name=name, cwd=folder, env=environment(), timeout_seconds=_TRAINING_SECONDS)
-    return folder / "model"
-
-
-def precision_flags(precision: str) -> tuple[str, ...]:
-    """How training is told the precision; float32 is its default."""
-    return () if precision == "float32" else ("--precision", precision)
-
-
-def speed_models(data: Path, folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
-    """Archives of the random ResNet-50 by precision, and for those that could not be made the reason.
-
-    The agreement gate is open for them: agreement of random weights means nothing.
-    """
-    folder.mkdir(parents=True)
-    weights = folder / "resnet50.safetensors"
-    random_weights(data, weights)
-    flags: tuple[str, ...] = (
-        "--backbone",
-        "resnet50",
-        "--weights",
-        "channel",
-        "--weights-path",
-        str(weights),
-        "--image-size",
-        "224",
-    )
-    flags += ("--epochs", "1")
-    made, missing = {}, {}
-    for precision in PRECISIONS:
-        gate = () if precision == "float32" else ("--min-agreement", "0")
-        try:
-            model = train(data, folder / f"resnet50-{precision}", *flags, *precision_flags(precision), *gate)
-        except ChildFailed as error:
-            if precision == "float32":
-                raise
-            missing[precision] = f"training refused it: {str(error).splitlines()[-1][:200]}"
-            continue
-        says = served_precision(model)
-        if says == precision:
-            made[precision] = model
-        else:
-            missing[precision] = f"training fell back to {says}"
-    return made, missing
-
-
-def served_precision(model: Path) -> str:
-    """What the archive's contract says it is computed in."""
-    return str(json.loads((model / "model.json").read_text(encoding="utf-8")).get("precision", "float32"))
-
-
-def quality(data: Path, folder: Path, epochs: int) -> dict[str, str]:
-    """Accuracy, and agreement with float32, of a trained EfficientNet-Lite0 served in each precision.
-
-    Measured with the handler of the archive, picture by picture, as it is served.
-    """
-    answers: dict[str, list[str]] = {}
-    said: dict[str, str] = {}
-    tests = [(path, path.parent.name) for path in sorted((data / "test").rglob("*.jpg"))]
-    for precision in PRECISIONS:
-        flags = ("--weights", "package", "--image-size", "224", "--epochs", str(epochs), *precision_flags(precision))
-        try:
-            model = train(data, folder / f"lite0-{precision}", *flags)
-        except ChildFailed as error:
-            said[precision] = f"training refused it: {str(error).splitlines()[-1][:200]}"
-            continue
-        answers[precision] = classify(model, [path for path, _ in tests])
-        right = sum(best == breed for best, (_, breed) in zip(answers[precision], tests, strict=True)) / len(tests)
-        same = sum(a == b for a, b in zip(answers[precision], answers["float32"], strict=True)) / len(tests)
-        fell_back = "" if served_precision(model) == precision else f", fell back to {served_precision(model)}"
-        said[precision] = f"dogs: test {right:.1%}, agreement {same:.1%}{fell_back}"
-    return said
-
-
-def classify(model: Path, files: Sequence[Path]) -> list[str]:
-    """The best class of each picture by the archive's own handler, in the serving environment."""
-    program = (
-        "import sys, json; from inference.handler import Request, model_fn, predict_fn; m = model_fn(sys.argv[1]);"
-        "print(json.dumps([predict_fn(Request(open(p, 'rb').read(), 1), m)[0]['class'] for p in json.load(sys.stdin)]))"
-    )
-    answer = subprocess.run(
-        [str(serving_python()), "-c", program, str(model)],
-        input=json.dumps([str(path) for path in files]),
-        capture_output=True,
-        text=True,
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(model / "code"), "PYTHONDONTWRITEBYTECODE": "1"},
-        timeout=_TRAINING_SECONDS,
-        check=False,
-    )
-    if answer.returncode != 0:
-        raise ChildFailed(f"the handler of {model.parent.name} failed:\n{answer.stderr[-2000:]}")
-    best: list[str] = json.loads(answer.stdout.splitlines()[-1])
-    return best
-
-
-def serving_python() -> Path:
-    """The interpreter of the serving image's environment, built if it is not there."""
-    from workflow.local.images import Images
-
-    return Images().python_for("kelpie-serving")
-
-
-# --- contestants -----------------------------------------------------------------------------------------------------
-
-
-def baseline_python() -> Path:
-    """The interpreter of the baselines' environment.
-
-    Raises:
-        ChildFailed: it has not been made.
-    """
-    python = BASELINE_ENVIRONMENT / "bin" / "python"
-    if not python.exists():
-        raise ChildFailed(f"there is no {python}: the baselines' environment is made by make bench-serving")
-    return python
-
-
-def contestants(models: dict[str, Path], expected: dict[str, dict[str, list[str] | None]]) -> list[Contestant]:
-    """All servers; `expected` has the right answers of the original's preprocessing and of Kelpie's, by kind."""
-    original, model = expected["original"], models["float32"]
-    one_thread = {"OMP_NUM_THREADS": "1"}
-
-    def env(extra: dict[str, str]) -> Callable[[int, Path], dict[str, str]]:
-        path = f"{BASELINE_ENVIRONMENT / 'bin'}{os.pathsep}{os.environ['PATH']}"
-        no_module = "no_module_of_a_user.py"  # else the toolkit would import this project's package `inference`
-        return lambda _port, folder: environment(
-            MODEL_FOLDER=str(model), SAGEMAKER_PROGRAM=no_module, **{"PATH": path, "HOME": str(folder), **extra}
-        )
-
-    def gunicorn(app: str) -> Callable[[int, Path], list[str]]:
-        flags = ["-k", "gevent", "-w", str(_WORKERS), "--timeout", "300", "--log-level", "warning"]
-        python = str(baseline_python())
-        return lambda port, _: [python, "-m", "gunicorn", *flags, "-b", f"127.0.0.1:{port}", app]
-
-    def litserve(port: int, _: Path) -> list[str]:
-        return [str(baseline_python()), "-m", "benchmarks.baselines.litserve_server", str(port), str(_WORKERS)]
-
-    flask, toolkit = (f"benchmarks.baselines.{name}:app" for name in ("flask_server", "toolkit_server"))
-    found = [
-        Contestant(AS_IS, gunicorn(flask), env({}), model, original),
-        Contestant(FAIR, gunicorn(flask), env(one_thread), model, original),
-    ]
-    others = {
-        "sagemaker-inference's transformer, fair form": gunicorn(toolkit),
-        "LitServe, fair form": litserve,
-        "TorchServe, fair form": torchserve,
-    }
-    for name, start in others.items():
-        found.append(Contestant(name, start, env(one_thread), model, original, only_main=True))
-    for precision, folder in models.items():
-        right = expected["kelpie"] if precision == "float32" else dict.fromkeys(expected["kelpie"])
-        found.append(kelpie(precision, folder, right))
-    return found
-
-
-def kelpie(precision: str, model: Path, expected: dict[str, list[str] | None]) -> Contestant:
-    """Kelpie's server as the local cloud starts it."""
-    from workflow.local.fleet import ServedModel
-
-    def command(_port: int, folder: Path) -> list[str]:
-        (folder / "opt" / "ml").mkdir(parents=True)
-        (folder / "opt" / "ml" / "model").symlink_to(model)
-        return [str(serving_python()), *ServedModel.arguments]
-
-    def env(port: int, folder: Path) -> dict[str, str]:
-        base = folder / "opt" / "ml"
-        return {
-            "HOME": str(folder),
-            "PYTHONUNBUFFERED": "1",
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "PYTHONPATH": str(base / "model" / "code"),
-            "SAGEMAKER_BASE_DIR": str(base),
-            "SAGEMAKER_BIND_TO_PORT": str(port),
-        }
-
-    return Contestant(f"Kelpie {precision}", command, env, model, expected, precision)
-
-
-def torchserve(port: int, folder: Path) -> list[str]:
-    """TorchServe with its own model archive of the original handler, in the foreground."""
-    store = folder / "store"
-    store.mkdir(parents=True)
-    handler = ROOT / "benchmarks" / "baselines" / "torchserve_handler.py"
-    manifest = {
-        "runtime": "python",
-        "archiverVersion": "0.12.0",
-        "model": {"modelName": "resnet", "modelVersion": "1.0", "handler": handler.name},
-    }
-    with zipfile.ZipFile(store / "resnet.mar", "w") as archive:
-        archive.write(handler, handler.name)
-        archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
-    config = folder / "config.properties"
-    addresses = {"inference_address": port, "management_address": free_port(), "metrics_address": free_port()}
-    lines = [f"{name}=http://127.0.0.1:{number}" for name, number in addresses.items()]
-    lines += [f"{name}={free_port()}" for name in ("grpc_inference_port", "grpc_management_port")]
-    lines += [f"default_workers_per_model={_WORKERS}", "disable_token_authorization=true", "load_models=resnet.mar"]
-    lines += [f"model_store={store}", "default_response_timeout=300", "job_queue_size=1000"]
-    config.write_text("\n".join(lines) + "\n")
-    start = "from ts.model_server import start; start()"
-    flags = ["--start", "--foreground", "--ncs", "--disable-token-auth", "--ts-config", str(config)]
-    return [str(baseline_python()), "-c", start, *flags, "--model-store", str(store), "--models", "resnet.mar"]
-
-
-def why_not(contestant: Contestant) -> str:
-    """Why a contestant cannot be measured here; empty if it can."""
-    if contestant.name.startswith("TorchServe"):
-        try:
-            subprocess.run(["java", "-version"], capture_output=True, check=True)  # noqa: S607
-        except (OSError, subprocess.CalledProcessError):
-            return "it needs Java, which is not installed"
-    return ""
+    def model_share(self, condition: str) -> float:
+        """The model's share of a request's CPU time: the median of the rounds, of which each has met one machine."""
+        rounds = zip(self.model_cpu_ms, self.cpu_ms[condition], strict=True)
+        return statistics.median(model_ms / request_ms for model_ms, request_ms in rounds)
 
 
 # --- one server ------------------------------------------------------------------------------------------------------
@@ -419,9 +165,14 @@ def measure_one(
             if checked.unanswered:
                 raise ChildFailed(f"{contestant.name} does not answer: {condition.name}:\n{child.tail()}")
             loaded = Plan(*request, checked.best, classes, condition.concurrency, condition.seconds)
+            is_probed = contestant.precision and condition.name == MAIN
+            probes = [probe(contestant, files["small"][0], condition.seconds / 4)] if is_probed else []
             before = child.cpu_seconds
             report = load(loaded, contestant.name)
             spent = child.cpu_seconds - before
+            if is_probed:
+                probes.append(probe(contestant, files["small"][0], condition.seconds / 4))
+                _note(probes, measured)
             answers = len(report.latencies_ms)
             if not answers:
                 raise ChildFailed(f"{contestant.name} answered nothing: {condition.name}")
@@ -431,8 +182,8 @@ def measure_one(
                 measured.pss_bytes.append(child.pss_bytes)
 
 
-def probe(contestant: Contestant, picture: Path, seconds: float, measured: Measured) -> None:
-    """The model alone in the serving environment."""
+def probe(contestant: Contestant, picture: Path, seconds: float) -> dict[str, float]:
+    """What `runtime_probe` says: the parts of a request, in the serving environment and without a server."""
     program = ROOT / "benchmarks" / "runtime_probe.py"
     done = subprocess.run(
         [str(serving_python()), str(program), str(contestant.model), str(picture), str(seconds)],
@@ -447,8 +198,19 @@ def probe(contestant: Contestant, picture: Path, seconds: float, measured: Measu
     said = json.loads(done.stdout.splitlines()[-1])
     if said["precision"] != contestant.precision:
         raise ChildFailed(f"{contestant.name} computes in {said['precision']} on this machine")
-    measured.model_cpu_ms.append(said["cpu_ms"])
-    measured.model_per_second.append(said["per_second"])
+    del said["precision"]
+    return dict(said)
+
+
+def _note(probes: Sequence[dict[str, float]], measured: Measured) -> None:
+    kept = {
+        "model_ms": measured.model_cpu_ms,
+        "per_second": measured.model_per_second,
+        "decode_ms": measured.decode_cpu_ms,
+        "resize_ms": measured.resize_cpu_ms,
+    }
+    for name, values in kept.items():
+        values.append(statistics.mean(said[name] for said in probes))
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
@@ -470,10 +232,10 @@ def load_table(
             continue
         latencies = [value for report in reports for value in report.latencies_ms]
         more: dict[str, float | str] = {f"p{p} ms": percentile(latencies, p / 100) for p in (50, 95, 99)}
-        more["CPU ms a request"] = request_ms = statistics.median(measured.cpu_ms[condition.name])
+        more["CPU ms a request"] = statistics.median(measured.cpu_ms[condition.name])
         if measured.model_cpu_ms:
-            more["model CPU ms"] = model_ms = statistics.median(measured.model_cpu_ms)
-            more["of them in the model"] = f"{model_ms / request_ms:.0%}"
+            more["model CPU ms"] = statistics.median(measured.model_cpu_ms)
+            more["of them in the model"] = f"{measured.model_share(condition.name):.0%}"
         if refused := sum(report.refused for report in reports):
             more["503, tried again"] = refused
         if unanswered := sum(report.unanswered for report in reports):
@@ -520,6 +282,27 @@ def standing_table(found: dict[str, Measured]) -> list[Table]:
     ]
 
 
+def parts_table(found: dict[str, Measured]) -> Table:
+    """Where the CPU time of a request goes."""
+    rows = []
+    for name, each in found.items():
+        if each.model_cpu_ms:
+            parts = {
+                "the model": statistics.median(each.model_cpu_ms),
+                "decoding the JPEG": statistics.median(each.decode_cpu_ms),
+                "scaling it": statistics.median(each.resize_cpu_ms),
+            }
+            request_ms = each.cpu_ms[MAIN]
+            rest = statistics.median(request_ms) - sum(parts.values())
+            share = f"{each.model_share(MAIN):.0%}"
+            rows.append(Row(name, request_ms, more={**parts, "all the rest": rest, "in the model": share}))
+    note = (
+        "Each part was measured without a server, on all cores at once, before and after the load. The parts are "
+        "medians, and so is the share, of the rounds': with few rounds they need not add up."
+    )
+    return Table(f"CPU time of a request, {MAIN}", "CPU ms", "lower", rows, note=note)
+
+
 def hardware_table(found: dict[str, Measured], measured: limits.Limits) -> Table:
     """The model alone against the machine's matrix products."""
     rows = []
@@ -531,35 +314,6 @@ def hardware_table(found: dict[str, Measured], measured: limits.Limits) -> Table
     note = "A ResNet-50 at 224 pixels is 8.18 GFLOP. The limit is torch's product of two large square matrices."
     limit_name = "the matrix product's speed"
     return Table("The model alone, a thread a core", "pictures/s", "higher", rows, limit_name=limit_name, note=note)
-
-
-def expectations(
-    model: Path, files: dict[str, list[Path]], classes: list[str]
-) -> dict[str, dict[str, list[str] | None]]:
-    """The right answers, by eager PyTorch: for the original's preprocessing and for Kelpie's."""
-    import torch
-
-    from benchmarks.baselines.network import load as load_network
-    from benchmarks.baselines.network import logits
-    from inference.contract import ModelContract
-    from inference.preprocessing import preprocess
-
-    network = load_network(model)
-    contract = ModelContract.load(model)
-
-    def original(path: Path) -> str:
-        numbers = logits(network, path.read_bytes())
-        return classes[max(range(len(numbers)), key=numbers.__getitem__)]
-
-    def ours(path: Path) -> str:
-        with torch.no_grad():
-            logits_NK = network(torch.from_numpy(preprocess(path.read_bytes(), contract.input))[None])
-        return classes[int(logits_NK.argmax())]
-
-    return {
-        "original": {kind: [original(path) for path in paths] for kind, paths in files.items()},
-        "kelpie": {kind: [ours(path) for path in paths] for kind, paths in files.items()},
-    }
 
 
 def measure(quick: bool, folder: Path) -> list[Table]:
@@ -601,13 +355,12 @@ def measure(quick: bool, folder: Path) -> list[Table]:
                 absent[contestant.name] = "it does not start here"
                 del found[contestant.name]
                 continue
-            if contestant.precision:
-                probe(contestant, files["small"][0], 0.2 if quick else 2.0, measured)
     tables = [load_table(condition, found, absent, said) for condition in conditions]
     return [
         *tables,
         tail_table(found),
         *standing_table(found),
+        parts_table(found),
         hardware_table(found, measured_limits),
         limits.table(measured_limits),
     ]

@@ -40,12 +40,17 @@ def _value(row: Row) -> str:
     if not row.values:
         return f"not measured: {row.missing}"
     several = f" ({figure(min(row.values))} to {figure(max(row.values))})" if len(row.values) > 1 else ""
-    return figure(row.median) + several
+    return ("more than " if row.is_bound else "") + figure(row.median) + several
 
 
 def _times(table: Table, row: Row, baseline: str) -> str:
     times = table.times(row, baseline)
-    return "" if times is None else f"{figure(times)}x"
+    return "" if times is None else f"{_bound(table, row, baseline)}{figure(times)}x"
+
+
+def _bound(table: Table, row: Row, baseline: str) -> str:
+    """What goes before a ratio that is a bound."""
+    return "less than " if row.is_bound else "more than " if table.row(baseline).is_bound else ""
 
 
 def _share(table: Table, row: Row) -> str:
@@ -116,11 +121,12 @@ def _headline(table: Table, row: Row) -> str:
     if not row.values:
         return f"{table.title}: {row.name}: not measured: {row.missing}"
     ratios = [(name, table.times(row, name)) for name in table.baselines if name != row.name]
-    said = [f"{figure(times)} times {name}" for name, times in ratios if times is not None]
+    said = [f"{_bound(table, row, name)}{figure(times)} times {name}" for name, times in ratios if times is not None]
     share = table.share_of_limit(row)
     said += [f"{share:.0%} of {table.limit_name}"] if share is not None else []
     said += [row.quality] if row.quality else []
-    return f"{table.title}: {row.name}: {figure(row.median)} {table.unit}" + "".join(f"; {text}" for text in said)
+    reached = ("more than " if row.is_bound else "") + figure(row.median)
+    return f"{table.title}: {row.name}: {reached} {table.unit}" + "".join(f"; {text}" for text in said)
 
 
 def headlines(results: Path = RESULTS) -> str:

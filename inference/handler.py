@@ -18,7 +18,7 @@ import numpy as np
 from inference import runtime
 from inference.contract import ModelContract
 from inference.errors import InvalidBase64, InvalidJson, InvalidRequest, InvalidTopK, UnsupportedContentType
-from inference.preprocessing import preprocess
+from inference.preprocessing import square
 
 DEFAULT_TOP_K = 5
 JSON_TYPE = "application/json"
@@ -121,8 +121,8 @@ def predict_fn(request: Request, model: Model) -> list[dict[str, Any]]:
         InvalidImage, ImageTooLarge: the picture cannot be read.
     """
     contract = model.contract
-    pixels_NCHW = preprocess(request.image, contract.input)[None]
-    scores = np.asarray(model.network.run(pixels_NCHW)[0], dtype=np.float64)
+    pixels_NHWC = np.asarray(square(request.image, contract.input))[None]
+    scores = np.asarray(model.network.run(pixels_NHWC)[0], dtype=np.float64)
     if scores.shape != (len(contract.classes),) or not np.isfinite(scores).all():
         raise RuntimeError(f"the model answered with {scores.shape} scores, or with some that are not finite")
     probabilities = np.exp(scores - scores.max())

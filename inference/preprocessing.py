@@ -79,7 +79,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")  # convert() would copy
 
 
 def _upright(image: Image.Image, source: Image.Image) -> Image.Image:
@@ -112,13 +112,24 @@ def _normalised(input: InputContract) -> NDArray[np.float32]:
     return table_CV
 
 
-def to_tensor(image: Image.Image, input: InputContract) -> NDArray[np.float32]:
-    """Normalise an RGB image: (H, W, C) of 0..255 to float32 (C, H, W)."""
+def to_tensor(image: Image.Image | NDArray[np.uint8], input: InputContract) -> NDArray[np.float32]:
+    """Normalise an RGB image, or its pixels: (H, W, C) of 0..255 to float32 (C, H, W)."""
     pixels_HWC, table_CV = np.asarray(image), _normalised(input)
     tensor_CHW = np.empty((3, *pixels_HWC.shape[:2]), dtype=np.float32)
     for channel in range(3):  # looking values up is several times faster than computing them, and gives the same bits
         np.take(table_CV[channel], pixels_HWC[:, :, channel], out=tensor_CHW[channel], mode="clip")
     return tensor_CHW
+
+
+def square(image: bytes, input: InputContract, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Turn a picture's bytes into the RGB image of `image_size` pixels that `to_tensor` takes.
+
+    Raises:
+        InvalidImage, ImageTooLarge: as `decode`.
+    """
+    # At twice the size that is needed, JPEG's own scaling leaves the answer as it is; at once the size it does not.
+    upright = decode(image, minimum_side=2 * input.resize_size, max_pixels=max_pixels)
+    return resize_and_crop(upright, input)
 
 
 def preprocess(image: bytes, input: InputContract, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.float32]:
@@ -127,6 +138,4 @@ def preprocess(image: bytes, input: InputContract, *, max_pixels: int = MAX_PIXE
     Raises:
         InvalidImage, ImageTooLarge: as `decode`.
     """
-    # At twice the size that is needed, JPEG's own scaling leaves the answer as it is; at once the size it does not.
-    upright = decode(image, minimum_side=2 * input.resize_size, max_pixels=max_pixels)
-    return to_tensor(resize_and_crop(upright, input), input)
+    return to_tensor(square(image, input, max_pixels=max_pixels), input)

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.contract import NETWORK_FILES, InvalidContract, ModelContract
+from inference.contract import NETWORK_FILES, InputContract, InvalidContract, ModelContract
+from inference.preprocessing import to_tensor
 
 log = logging.getLogger("inference")
 
@@ -32,14 +33,17 @@ in float32 without a word; and int8 sums may saturate, so that answers differ fr
 Sources: OpenVINO 2021.4, "Bfloat16 Inference"; OpenVINO, "Saturation (overflow) Issue Workaround"; read 2026-11-22."""
 
 
+Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+
+
 @dataclass(frozen=True)
 class Network:
     """A loaded network, which several threads may run at once."""
 
     precision: str
     """What it computes in."""
-    run: Callable[[NDArray[np.float32]], NDArray[np.float32]]
-    """From pictures (N, C, H, W) to logits (N, K); N is 1 but in float32."""
+    run: Run
+    """From the RGB pixels of pictures (N, H, W, C), 0 to 255, to logits (N, K); N is 1 but in float32."""
 
 
 def cores() -> int:
@@ -92,7 +96,7 @@ def _check(file: str, contract: ModelContract, inputs: Sequence[str], shapes: Ma
         raise InvalidContract(f"{file} answers with shape {shape}, model.json lists {count} classes")
 
 
-def _onnx(folder: Path, contract: ModelContract) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+def _onnx(folder: Path, contract: ModelContract) -> Run:
     import onnxruntime  # type: ignore[import-untyped] # here, so that a user's own model_fn does not need it
 
     options = onnxruntime.SessionOptions()
@@ -109,7 +113,9 @@ def _onnx(folder: Path, contract: ModelContract) -> Callable[[NDArray[np.float32
     _check(file, contract, inputs, {entry.name: entry.shape for entry in session.get_outputs()})
     names, name = [contract.output.name], contract.input.name
 
-    def run(x_NCHW: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(pixels_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+        tensors_CHW = [to_tensor(pixels_HWC, contract.input) for pixels_HWC in pixels_NHWC]
+        x_NCHW = tensors_CHW[0][None] if len(tensors_CHW) == 1 else np.stack(tensors_CHW)  # stack() would copy
         logits_NK: NDArray[np.float32] = session.run(names, {name: x_NCHW})[0]
         return logits_NK
 
@@ -117,43 +123,66 @@ def _onnx(folder: Path, contract: ModelContract) -> Callable[[NDArray[np.float32
 
 
 def openvino() -> Any:
-    """The module `openvino`, without the messages to Google Analytics that its import sends when it finds
-    openvino-telemetry, on which its package depends."""
+    """The module `openvino`, ready for several threads.
+
+    Without the messages to Google Analytics that its import sends when it finds openvino-telemetry, on which its
+    package depends. And with its first look at NumPy behind it: two threads that take it at once wait for each other
+    for ever (2026.4.1), one with the interpreter's lock and one for it.
+    """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino  # type: ignore[import-untyped]
 
+    openvino.Type.u8.to_dtype()
     return openvino
 
 
-def _openvino(
-    folder: Path, contract: ModelContract, precision: str, threads: int
-) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-    core = openvino().Core()
-    file = NETWORK_FILES[precision][0]
-    settings = {
+def settings(is_bfloat16: bool, threads: int) -> dict[str, object]:
+    """OpenVINO's, for up to `threads` calls at once."""
+    return {
         "PERFORMANCE_HINT": "THROUGHPUT",
         "NUM_STREAMS": str(threads),  # each computes one call, on one thread
         "INFERENCE_NUM_THREADS": str(threads),
         "ENABLE_CPU_PINNING": False,  # others may have work on the same cores
         # It would choose bfloat16 by itself where the CPU has it.
-        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
+        "INFERENCE_PRECISION_HINT": "bf16" if is_bfloat16 else "f32",
     }
-    compiled = core.compile_model(str(folder / file), "CPU", settings)
-    if any(entry.partial_shape.is_dynamic for entry in compiled.inputs):  # see training/quantisation.py
+
+
+def from_pixels(model: Any, input: InputContract) -> Any:
+    """OpenVINO's model with the normalisation in front: its input becomes uint8 (N, H, W, C).
+
+    The answers are those of normalised tensors, to float32's rounding, without a pass over the pixels in NumPy.
+    """
+    steps = openvino().preprocess.PrePostProcessor(model)
+    tensor, network = steps.input().tensor(), steps.input().model()
+    layout, type_of = openvino().Layout, openvino().Type
+    tensor.set_element_type(type_of.u8).set_layout(layout("NHWC"))
+    network.set_layout(layout("NCHW"))
+    mean, std = ([255 * value for value in values] for values in (input.mean, input.std))
+    steps.input().preprocess().convert_element_type(type_of.f32).mean(mean).scale(std)
+    return steps.build()
+
+
+def _openvino(folder: Path, contract: ModelContract, precision: str, threads: int) -> Run:
+    core = openvino().Core()
+    file = NETWORK_FILES[precision][0]
+    model = core.read_model(str(folder / file))
+    if any(entry.partial_shape.is_dynamic for entry in model.inputs):  # see training/quantisation.py
         raise InvalidContract(f"{file} leaves the shape of its input open: it must be fixed, for one picture")
     shapes = {
         entry.any_name: [size.get_length() if size.is_static else str(size) for size in entry.partial_shape]
-        for entry in compiled.outputs
+        for entry in model.outputs
     }
-    _check(file, contract, [entry.any_name for entry in compiled.inputs], shapes)
+    _check(file, contract, [entry.any_name for entry in model.inputs], shapes)
+    compiled = core.compile_model(from_pixels(model, contract.input), "CPU", settings(precision == "bfloat16", threads))
     output = compiled.output(contract.output.name)
     of_thread = threading.local()
 
-    def run(x_NCHW: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(pixels_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         request = getattr(of_thread, "request", None)
         if request is None:
             request = of_thread.request = compiled.create_infer_request()
-        logits_NK: NDArray[np.float32] = request.infer({0: x_NCHW}, share_inputs=True)[output]
+        logits_NK: NDArray[np.float32] = request.infer({0: pixels_NHWC}, share_inputs=True)[output]
         return logits_NK
 
     return run

@@ -1,6 +1,13 @@
 """`python -m training --data DIR --output DIR`: the same script outside SageMaker."""
 
-from training.main import main
+import os
+import sys
+
+from training import reading
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    begun = reading.begin(sys.argv[1:], os.environ)
+
+    from training.main import main  # PyTorch is imported while the pictures are read
+
+    raise SystemExit(main(reading=begun))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from inference.contract import InputContract
-from inference.preprocessing import ImageTooLarge, InvalidImage, decode, preprocess, to_tensor
+from inference.preprocessing import ImageTooLarge, InvalidImage, decode, preprocess, square, to_tensor
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 SPLIT_FOLDERS = {"train": ("train",), "valid": ("valid", "val", "validation"), "test": ("test",)}
@@ -250,5 +250,17 @@ def plain(picture: Picture, input: InputContract) -> NDArray[np.float32]:
     """
     try:
         return preprocess(picture.read(), input)
+    except (InvalidImage, ImageTooLarge) as error:
+        raise _named(picture, error) from error
+
+
+def pixels(picture: Picture, input: InputContract) -> NDArray[np.uint8]:
+    """As `plain`, but not normalised: 0 to 255, (image_size, image_size, 3).
+
+    Raises:
+        DataError: as `augmented`.
+    """
+    try:
+        return np.asarray(square(picture.read(), input))
     except (InvalidImage, ImageTooLarge) as error:
         raise _named(picture, error) from error

@@ -1,10 +1,17 @@
 """The training container's entry point; shipped as `train.py` at the root of the source archive."""
 
+import os
+import sys
+
 if __name__ == "__main__":  # the processes that are spawned per GPU import this file again
     from training import wheels
 
     wheels.provide()
 
-    from training.main import main  # what it imports may be among the wheels
+    from training import reading  # what is imported from here on may be among the wheels
 
-    raise SystemExit(main())
+    begun = reading.begin(sys.argv[1:], os.environ)
+
+    from training.main import main  # PyTorch is imported while the pictures are read
+
+    raise SystemExit(main(reading=begun))

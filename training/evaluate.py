@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from inference import runtime
 from inference.contract import NETWORK_FILES, ModelContract
 from inference.preprocessing import decode
-from training.data import Picture, plain
+from training.data import Picture, pixels
 from training.distributed import Worker, gather_rows
 
 AHEAD = 256
@@ -54,7 +54,7 @@ def answering(
         network = runtime.load(Path(folder), contract, threads)
 
         def logits_K(picture: Picture) -> NDArray[np.float32]:
-            [row_K] = network.run(plain(picture, contract.input)[None])
+            [row_K] = network.run(pixels(picture, contract.input)[None])
             return row_K  # type: ignore[no-any-return]
 
         def answer(pictures: Sequence[Picture]) -> Iterator[NDArray[np.float32]]:

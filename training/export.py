@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import onnx
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
@@ -18,7 +19,8 @@ from torch import Tensor, nn
 
 import inference
 from inference.contract import InputContract, ModelContract
-from training.backbones import Classifier, folded, normalisation
+from training import network
+from training.backbones import Classifier, normalisation
 from training.settings import Settings
 
 MAX_LOGIT_DIFFERENCE = 1e-3
@@ -31,9 +33,9 @@ class ExportError(RuntimeError):
 
 
 def input_contract(settings: Settings) -> InputContract:
-    """How pictures become input; the shorter side is scaled to 8/7 of the image size, as 256 is to 224."""
+    """How pictures become input."""
     norm = normalisation(settings.backbone)
-    return InputContract(settings.image_size, settings.image_size * 8 // 7, norm.mean, norm.std)
+    return InputContract(settings.image_size, settings.resize_size, norm.mean, norm.std)
 
 
 def model_contract(settings: Settings, classes: Sequence[str], training: dict[str, object]) -> ModelContract:
@@ -59,17 +61,8 @@ def weights_sha256(model: nn.Module) -> str:
 
 def to_onnx(model: Classifier, contract: ModelContract, path: Path) -> None:
     """Write the model with a free batch dimension, batch norm folded away."""
-    deployed = nn.Sequential(folded(model.backbone), model.head).cpu().eval()
-    x_NCHW = torch.zeros(2, 3, contract.input.image_size, contract.input.image_size)
-    with torch.no_grad():
-        program = torch.export.export(
-            deployed, (x_NCHW,), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=False
-        )
-        exported = torch.onnx.export(
-            program, dynamo=True, input_names=[contract.input.name], output_names=[contract.output.name], verbose=False
-        )
-    assert exported is not None
-    exported.save(path)
+    backbone = network.of_backbone(model.backbone, contract.input)
+    onnx.save(network.with_head(backbone, model.head, contract.output.name), path)
 
 
 def check_agreement(model: Classifier, x_NCHW: Tensor, onnx_logits_NK: NDArray[np.float32]) -> float:

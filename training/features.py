@@ -1,11 +1,11 @@
 """The features of pictures: what a frozen backbone makes of them, computed once and kept on disk.
 
-The pictures are cut into blocks of `BLOCK`, in the data set's order. A block is one forward pass of one thread, on
-whatever host, so its bits depend on neither the number of hosts nor of threads. Every host gets every block; rank 0
-keeps them as shards beside the checkpoints, so what was saved is not computed again. Memory holds none of them: they
-are in a file that is mapped.
+The pictures are cut into blocks of `BLOCK`, in the data set's order. A block is the work of one thread, on whatever
+host, so its bits depend on neither the number of hosts nor of threads. Every host gets every block; rank 0 keeps them
+as shards beside the checkpoints, so what was saved is not computed again. Memory holds none of them: they are in a
+file that is mapped.
 
-Shape suffixes: N pictures, C channels, H/W size, D features.
+Shape suffixes: N pictures, H/W size, C channels, D features.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from inference.contract import InputContract
 from training import checkpoint
-from training.backbones import folded
-from training.data import Picture, plain
+from training.data import Picture
 from training.distributed import Worker, broadcast_bytes, gather_parts
-from training.trainee import to_batch
+from training.engine import Compute, Pixels
+from training.reading import BLOCK
 
-BLOCK = 16
-"""Pictures per forward pass. More of them at once are not faster on a CPU, and take more memory."""
 MAX_SHARD_BLOCKS = 256
 """Most blocks of one shard, whatever the interval of checkpoints: it is in memory when it is written."""
+
+Read = Callable[[Picture], Pixels]
 
 
 class Features:
@@ -43,7 +43,7 @@ class Features:
 
     def __init__(
         self,
-        backbone: nn.Module,
+        engine: str,
         feature_count: int,
         pictures: Sequence[Picture],
         input: InputContract,
@@ -52,20 +52,21 @@ class Features:
         scratch: Path,
         dtype: torch.dtype,
     ) -> None:
-        """`scratch` is a folder for the mapped file, which has no name there.
+        """`engine` names all that decides the bits besides the pictures and their cut: weights, library, CPU.
+
+        `scratch` is a folder for the mapped file, which has no name there.
 
         Raises:
             OSError: the disk has no room for it.
         """
         self.pictures, self.input, self.worker, self.dtype = pictures, input, worker, dtype
-        identity = f"{_sha256(backbone)} {dtype} {asdict(input)}"
-        self.backbone = folded(backbone).to(dtype)
+        identity = f"{engine} {dtype} {asdict(input)}"
         self.blocks = [range(start, min(start + BLOCK, len(pictures))) for start in range(0, len(pictures), BLOCK)]
         self.keys = [
             hashlib.sha256(" ".join([identity, *(pictures[i].sha256 for i in block)]).encode()).hexdigest()
             for block in self.blocks
         ]
-        """By block: the hash of the pictures' content, the weights and the transform."""
+        """By block: the hash of the pictures' content, the engine and the transform."""
         self.missing = dict.fromkeys(range(len(self.blocks)))
         self.own: list[int] = []
         """The pictures that this process itself has computed."""
@@ -90,7 +91,7 @@ class Features:
                 start += count
 
     def computed(
-        self, folder: Path, threads: int, interval: int, interrupted: Callable[[], bool]
+        self, read: Read, compute: Compute, folder: Path, threads: int, interval: int, interrupted: Callable[[], bool]
     ) -> Iterator[tuple[int, bool]]:
         """Compute what is missing, a block per process and round; all processes call it and share each round's blocks.
 
@@ -98,6 +99,10 @@ class Features:
         shard when `interval` more blocks are there, at an interruption, and at the end.
         """
         missing = list(self.missing)
+
+        def of_block(block: int) -> Tensor:
+            return compute([read(self.pictures[i]) for i in self.blocks[block]])
+
         world_size = self.worker.world_size
         kept: list[int] = []
         pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
@@ -107,7 +112,7 @@ class Features:
             for start in range(0, len(missing), world_size):
                 blocks = missing[start : start + world_size]
                 ahead.extend(
-                    pool.submit(self._block, block) for block in itertools.islice(waiting, 2 * threads - len(ahead))
+                    pool.submit(of_block, block) for block in itertools.islice(waiting, 2 * threads - len(ahead))
                 )
                 own = ahead.popleft().result() if self.worker.rank < len(blocks) else None
                 parts, stop = self._exchange(own, interrupted())
@@ -131,12 +136,6 @@ class Features:
         rows_ND = self.rows_ND[torch.as_tensor(np.asarray(indices))]
         return rows_ND.to(self.worker.device, torch.float32)
 
-    def _block(self, block: int) -> Tensor:
-        x_NCHW = to_batch([plain(self.pictures[i], self.input) for i in self.blocks[block]], self.worker.device)
-        with torch.inference_mode():
-            features_ND: Tensor = self.backbone(x_NCHW.to(self.dtype)).cpu()
-        return features_ND
-
     def _exchange(self, own_ND: Tensor | None, interrupted: bool) -> tuple[list[Tensor], bool]:
         """Each process's block, and whether any of them was interrupted: a flag that rides along in the last row."""
         part = torch.zeros(BLOCK + 1, self.rows_ND.shape[1], dtype=self.dtype)
@@ -159,14 +158,6 @@ class Features:
             "features": torch.cat([self.rows_ND[self.blocks[b].start : self.blocks[b].stop] for b in blocks]),
         }
         checkpoint.write(folder / f"features-{blocks[0]:09d}.ckpt", checkpoint.encode(shard))
-
-
-def _sha256(module: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _mapped(folder: Path, rows: int, columns: int, dtype: torch.dtype) -> Tensor:

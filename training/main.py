@@ -17,7 +17,6 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
@@ -28,7 +27,7 @@ import torch
 from torch.multiprocessing.spawn import ProcessExitedException, spawn
 
 from inference.contract import ModelContract
-from training import checkpoint, data, evaluate, export, features, precision, quarantine
+from training import checkpoint, data, engine, evaluate, export, features, precision, quarantine
 from training.backbones import BackboneError, build, calibrate
 from training.checkpoint import CheckpointError
 from training.data import DataError, DataSet
@@ -42,7 +41,8 @@ from training.distributed import (
     require_agreement,
 )
 from training.export import ExportError
-from training.mode import mode
+from training.mode import instructions, mode
+from training.reading import BLOCK, Reading
 from training.settings import Folders, Settings, SettingsError, failure_path, parse
 from training.steps import FeatureSteps, PictureSteps, Steps
 from training.trainee import Trainee, Validation, learning_rate, to_batch
@@ -97,15 +97,27 @@ def keep_freed_memory() -> None:
 # --- the run ---------------------------------------------------------------------------------------------------------
 
 
-def run(settings: Settings, folders: Folders, worker: Worker, interruption: Interruption) -> None:
+def run(
+    settings: Settings, folders: Folders, worker: Worker, interruption: Interruption, reading: Reading | None
+) -> None:
     """Train, evaluate and write the archive, as one of the job's processes."""
-    torch.use_deterministic_algorithms(True, warn_only=worker.device.type == "cuda")
+    # Not use_deterministic_algorithms(): that sets the same, and imports torch's compiler to tell it too.
+    torch.set_deterministic_debug_mode("warn" if worker.device.type == "cuda" else "error")
     threads = torch.get_num_threads()
     first = worker.rank == 0
 
+    # model: meanwhile a child process may still be looking at the files
+    if reading is None:
+        reading = Reading(data.find(folders.data), settings, worker.rank, worker.world_size)
+    found, input = reading.found, export.input_contract(settings)
+    model = build(
+        settings.backbone, len(found.classes), source=settings.weights, path=folders.weights, seed=settings.seed
+    )
+    how = mode(settings.trainable, worker.device)
+    compute = engine.of(model.backbone, input, how.dtype, worker.device, threads) if how.is_features else None
+
     # data
-    found = data.find(folders.data)
-    bad = quarantine.bad_files(found, worker, threads)
+    bad = quarantine.bad_files(reading, worker, threads)
     pictures = data.split(quarantine.without(found, bad, settings.max_bad_share))
     left_out = [{"picture": found.name(p), "reason": why} for p, why in bad.items()]
     copied = [found.name(p) for p in quarantine.copies(pictures)]
@@ -114,19 +126,15 @@ def run(settings: Settings, folders: Folders, worker: Worker, interruption: Inte
     for split in ("train", "valid", "test") if first else ():
         print(f"{len(getattr(pictures, split))} {split} pictures of {len(pictures.classes)} classes", flush=True)
 
-    # model
-    model = build(
-        settings.backbone, len(pictures.classes), source=settings.weights, path=folders.weights, seed=settings.seed
-    )
     if settings.weights == "none":
         some = pictures.train[:: -(-len(pictures.train) // CALIBRATION_PICTURES)]
-        calibrate(model, to_batch([data.plain(p, export.input_contract(settings)) for p in some], torch.device("cpu")))
+        calibrate(model, to_batch([data.plain(p, input) for p in some], torch.device("cpu")))
 
     # mode
-    how = mode(settings.trainable, worker.device)
     if first:
         print(f"mode={how.name}: {how.reason}", flush=True)
-    require_agreement(worker, "processors", hashlib.sha256(how.reason.encode()).hexdigest())
+    computer = f"{engine.name(worker.device)} {instructions()} {how.dtype}"
+    require_agreement(worker, "processors or libraries", hashlib.sha256(computer.encode()).hexdigest())
     trainee = Trainee(settings, model, worker.device, how.dtype)
     without_effect = ("checkpoint_interval_steps", "max_bad_share", "precision", "min_agreement")
     result_settings = {k: v for k, v in asdict(settings).items() if k not in without_effect}
@@ -140,8 +148,9 @@ def run(settings: Settings, folders: Folders, worker: Worker, interruption: Inte
     if how.is_features:
         torch.set_num_threads(1)  # more would get in the way of those that compute features, and change the head's bits
         cache = features.Features(
-            model.backbone, model.head.in_features, (*pictures.train, *pictures.valid), export.input_contract(settings),
-            worker, scratch=folders.failure.parent, dtype=how.dtype,
+            f"{computer} {export.weights_sha256(model.backbone)}", model.head.in_features,
+            (*pictures.train, *pictures.valid), input, worker, scratch=folders.failure.parent,
+            dtype=how.dtype,
         )  # fmt: skip
         cache.restore(folders.checkpoints)
     feature_steps = len(cache.blocks) if cache else 0
@@ -170,46 +179,48 @@ def run(settings: Settings, folders: Folders, worker: Worker, interruption: Inte
         raise SystemExit(EXIT_INTERRUPTED)
 
     # features: what is missing of them, each block on one host
-    if cache is not None:
+    if cache is not None and compute is not None:
         interval = settings.checkpoint_interval_steps
-        for done, stop in cache.computed(folders.checkpoints, threads, interval, interruption):
+        for done, stop in cache.computed(reading.pixels, compute, folders.checkpoints, threads, interval, interruption):
             step = max(step, done)
             tenths = [blocks * 10 // feature_steps for blocks in (done, done - worker.world_size)]
             if first and tenths[0] > tenths[1]:
-                print(f"features of {done} of {feature_steps} blocks of {features.BLOCK} pictures", flush=True)
+                print(f"features of {done} of {feature_steps} blocks of {BLOCK} pictures", flush=True)
             if stop:
                 stop_at(step)
 
+    reading.release()
+    del compute
+
     # loop
-    with ThreadPoolExecutor(threads) as pool:
-        steps: Steps = PictureSteps(trainee, worker, pictures, pool, interruption)
-        if cache is not None:
-            steps = FeatureSteps(trainee, worker, pictures, cache, interruption)
-        validation = Validation(trainee, worker, [picture.label for picture in pictures.valid], steps.valid_inputs)
-        while step < total_steps:
-            epoch, step_of_epoch = divmod(step - feature_steps, steps_per_epoch)
-            batches = data.epoch_batches(len(pictures.train), settings.batch_size, settings.seed, epoch)
-            for sums in steps.sums(epoch, batches[step_of_epoch:]):
-                trainee.update(sums, learning_rate(settings, step - feature_steps, total_steps - feature_steps))
-                step += 1
-                loss, stop = sums[-2:].tolist()
-                if not math.isfinite(loss):
-                    raise DataError(f"the loss is {loss} at step {step}: try a lower --learning-rate")
-                saved = step % settings.checkpoint_interval_steps == 0 or step == total_steps or stop
-                if first and saved:
-                    whole = {"step": step, "fingerprint": fingerprint, **trainee.state()}
-                    checkpoint.save(folders.checkpoints, step, checkpoint.encode(whole))
-                if first and (saved or step % LOG_INTERVAL_STEPS == 0):
-                    log(epoch=epoch + 1, step=step, train__loss=f"{loss:.4f}")
-                if stop:
-                    stop_at(step)
-            if pictures.valid:
-                valid_loss, valid_accuracy = validation.score()
-                if first:
-                    log(
-                        epoch=epoch + 1, step=step, valid__loss=f"{valid_loss:.4f}",
-                        valid__accuracy=f"{valid_accuracy:.4f}",
-                    )  # fmt: skip
+    steps: Steps = PictureSteps(trainee, worker, pictures, threads, interruption)
+    if cache is not None:
+        steps = FeatureSteps(trainee, worker, pictures, cache, interruption)
+    validation = Validation(trainee, worker, [picture.label for picture in pictures.valid], steps.valid_inputs)
+    while step < total_steps:
+        epoch, step_of_epoch = divmod(step - feature_steps, steps_per_epoch)
+        batches = data.epoch_batches(len(pictures.train), settings.batch_size, settings.seed, epoch)
+        for sums in steps.sums(epoch, batches[step_of_epoch:]):
+            trainee.update(sums, learning_rate(settings, step - feature_steps, total_steps - feature_steps))
+            step += 1
+            loss, stop = sums[-2:].tolist()
+            if not math.isfinite(loss):
+                raise DataError(f"the loss is {loss} at step {step}: try a lower --learning-rate")
+            saved = step % settings.checkpoint_interval_steps == 0 or step == total_steps or stop
+            if first and saved:
+                whole = {"step": step, "fingerprint": fingerprint, **trainee.state()}
+                checkpoint.save(folders.checkpoints, step, checkpoint.encode(whole))
+            if first and (saved or step % LOG_INTERVAL_STEPS == 0):
+                log(epoch=epoch + 1, step=step, train__loss=f"{loss:.4f}")
+            if stop:
+                stop_at(step)
+        if pictures.valid:
+            valid_loss, valid_accuracy = validation.score()
+            if first:
+                log(
+                    epoch=epoch + 1, step=step, valid__loss=f"{valid_loss:.4f}",
+                    valid__accuracy=f"{valid_accuracy:.4f}",
+                )  # fmt: skip
     interruption.in_loop = False
     if interruption.requested:
         stop_at(step)
@@ -332,7 +343,7 @@ def check_and_write(
 # --- processes -------------------------------------------------------------------------------------------------------
 
 
-def work(local_rank: int, settings: Settings, folders: Folders, group: Hosts) -> None:
+def work(local_rank: int, settings: Settings, folders: Folders, group: Hosts, reading: Reading | None = None) -> None:
     """One process of the job, from joining the others to leaving them."""
     interruption = Interruption()
     signal.signal(signal.SIGTERM, interruption.note)
@@ -340,7 +351,7 @@ def work(local_rank: int, settings: Settings, folders: Folders, group: Hosts) ->
     if group.gpu_count > 1:  # the processes of a host share its cores
         torch.set_num_threads(max(1, torch.get_num_threads() // group.gpu_count))
     with reported(folders.failure), connected(group, local_rank, os.environ) as worker:
-        run(settings, folders, worker, interruption)
+        run(settings, folders, worker, interruption, reading)
 
 
 @contextlib.contextmanager
@@ -360,8 +371,10 @@ def reported(failure: Path | None) -> Iterator[None]:
         raise SystemExit(EXIT_FAILED) from None
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, reading: Reading | None = None) -> int:
     """Run the flags `argv` (default: the command line's) on this host; returns the exit code.
+
+    `reading` is what `reading.begin` made of them, if it was called.
 
     Exits with 1 on failure, with 143 after SIGTERM (the checkpoints are complete then).
     """
@@ -370,8 +383,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     with reported(folders.failure):
         group = hosts(os.environ)
     if group.gpu_count > 1 and "LOCAL_RANK" not in os.environ:
+        if reading is not None:
+            reading.end()
         return work_per_gpu(settings, folders, group)
-    work(0, settings, folders, group)
+    work(0, settings, folders, group, reading)
     return 0
 
 

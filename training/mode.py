@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,10 @@ import torch
 
 CPU_FLAGS = ("amx_bf16", "avx512_bf16")
 """Flags of CPUs that compute in bfloat16; others would only imitate it."""
+
+
+SIMD_FLAGS = ("avx", "avx2", "fma", "avx_vnni", "avx512f", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16")
+"""Flags that decide which instructions a library computes with, and so the last bits of a result."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,17 @@ def mode(trainable: str, device: torch.device, cpuinfo: Path = Path("/proc/cpuin
     return Mode("finetune", dtype, f"{reason}; mixed with {_name(dtype)}, because {why}")
 
 
+def instructions(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The kind of CPU, as far as it decides bits."""
+    flags = _flags(cpuinfo)
+    return " ".join([platform.machine(), *(flag for flag in SIMD_FLAGS if flag in flags)])
+
+
+def _flags(cpuinfo: Path) -> set[str]:
+    text = cpuinfo.read_text() if cpuinfo.exists() else ""
+    return set(next((line.split() for line in text.splitlines() if line.startswith("flags")), []))
+
+
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
@@ -48,8 +64,7 @@ def _native(device: torch.device, cpuinfo: Path) -> tuple[torch.dtype, str]:
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return torch.bfloat16, "the GPU has it"
         return torch.float16, "the GPU has no bfloat16"
-    text = cpuinfo.read_text() if cpuinfo.exists() else ""
-    flags = set(next((line.split() for line in text.splitlines() if line.startswith("flags")), []))
+    flags = _flags(cpuinfo)
     own = [flag for flag in CPU_FLAGS if flag in flags]
     if own:
         return torch.bfloat16, f"the CPU has {own[0]}"

@@ -6,44 +6,29 @@ All processes of a job agree on what is left out before anything is trained, so 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import torch
 
-from inference.preprocessing import ImageTooLarge, InvalidImage, decode
 from training.data import DataError, DataSet, Found, Picture
 from training.distributed import Worker, gather_rows, require_agreement
+from training.reading import Reading, defect
 
 MAX_NAMED = 5
 """Files that an error or a warning names."""
 MAX_LOGGED = 50
 
 
-def defect(picture: Picture) -> str:
-    """Why training cannot use the file, or "" if it can: the file is read and decoded to its end."""
-    content = picture.read()
-    if not content:
-        return "the file is empty"
-    try:
-        decode(content, minimum_side=1)  # a JPEG is read to its end at any scale, and at the smallest it takes least
-    except (InvalidImage, ImageTooLarge) as error:
-        return str(error)
-    return ""
-
-
-def bad_files(found: Found, worker: Worker, threads: int) -> dict[Picture, str]:
+def bad_files(reading: Reading, worker: Worker, threads: int) -> dict[Picture, str]:
     """The files that cannot be used as pictures, and why; the same on every process, each of which decodes its share.
 
     Why a file is bad is found out again by each process: there are few, and so they exchange only flags.
     """
-    require_agreement(worker, "pictures", found.manifest_sha256)
-    files = found.files
-    flags = torch.zeros(len(files), dtype=torch.uint8)
-    with ThreadPoolExecutor(threads) as pool:
-        own = pool.map(lambda picture: defect(picture) != "", files[worker.rank :: worker.world_size])
-        flags[worker.rank :: worker.world_size] = torch.tensor(list(own), dtype=torch.uint8)
-    bad = [files[int(i)] for i in gather_rows(worker, flags).nonzero()]
+    require_agreement(worker, "pictures", reading.found.manifest_sha256)
+    reading.finish(threads)
+    flags = torch.zeros(len(reading.files), dtype=torch.uint8)
+    flags[reading.bad] = 1
+    bad = [reading.files[int(i)] for i in gather_rows(worker, flags).nonzero()]
     return {picture: defect(picture) or "another host cannot decode it" for picture in bad}
 
 

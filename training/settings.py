@@ -56,6 +56,11 @@ class Settings:
     min_agreement: float = 0.98
     """Smallest share of the validation pictures, 0 to 1, on which it must say the same class as in float32."""
 
+    @property
+    def resize_size(self) -> int:
+        """Pixels of a picture's shorter side before its central square is taken: as 256 is to 224."""
+        return self.image_size * 8 // 7
+
 
 @dataclass(frozen=True)
 class Folders:

@@ -6,7 +6,7 @@ Shape suffixes: N pictures, C channels, H/W size, D features, K classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from training.backbones import Classifier
 from training.distributed import Worker, gather_rows
+from training.optimizer import AdamW
 from training.settings import Settings
 
 WARM_UP_SHARE = 0.05
@@ -48,9 +49,7 @@ class Trainee:
         self.model.backbone.requires_grad_(not self.head_only)
         self.named = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.parameters = list(self.named.values())
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=settings.learning_rate, weight_decay=WEIGHT_DECAY, foreach=True
-        )
+        self.optimizer = AdamW(self.parameters, weight_decay=WEIGHT_DECAY)
         # float16 has no room for small gradients, so the loss is scaled; the other types do without.
         self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16 and not self.head_only)
 
@@ -79,21 +78,20 @@ class Trainee:
         gradients = torch.split(sums[:-2], [p.numel() for p in self.parameters])
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient.view_as(parameter)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
-        self.scaler.step(self.optimizer)
+        self.optimizer.learning_rate = learning_rate
+        self.scaler.step(self.optimizer)  # type: ignore[arg-type]
         self.scaler.update()
 
     def state(self) -> dict[str, Any]:
         parameters = {name: p.detach().cpu() for name, p in self.named.items()}
         scaler = self.scaler.state_dict()
-        return {"parameters": parameters, "optimizer": self.optimizer.state_dict(), "scaler": scaler}
+        return {"parameters": parameters, "optimizer": self.optimizer.state(), "scaler": scaler}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         with torch.no_grad():
             for name, parameter in self.named.items():
                 parameter.copy_(state["parameters"][name])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.restore(state["optimizer"])
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
 
@@ -106,8 +104,8 @@ def learning_rate(settings: Settings, step: int, total_steps: int) -> float:
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, total_steps - warm_up)))
 
 
-Inputs = Callable[[Sequence[int]], Tensor]
-"""Positions of pictures -> the trainee's input x."""
+Inputs = Callable[[Iterable[Sequence[int]]], Iterator[Tensor]]
+"""Groups of pictures, by position -> the trainee's input x for each group."""
 
 
 class Validation:
@@ -121,9 +119,9 @@ class Validation:
     def score(self) -> tuple[float, float]:
         """(loss, accuracy), the same on every process."""
         rows_N2 = torch.zeros(len(self.labels), 2, dtype=torch.float64)
-        for start in range(0, len(self.own), VALID_BATCH):
-            some = self.own[start : start + VALID_BATCH]
-            logits_NK = self.trainee.logits(self.inputs(some)).cpu()
+        groups = [self.own[start : start + VALID_BATCH] for start in range(0, len(self.own), VALID_BATCH)]
+        for some, x in zip(groups, self.inputs(groups), strict=True):
+            logits_NK = self.trainee.logits(x).cpu()
             y_N = torch.tensor([self.labels[i] for i in some])
             rows_N2[some, 0] = F.cross_entropy(logits_NK, y_N, reduction="none").double()
             rows_N2[some, 1] = (logits_NK.argmax(dim=1) == y_N).double()

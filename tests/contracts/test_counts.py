@@ -17,8 +17,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import boto3
-import botocore.session
-import moto.utilities.utils
 import pytest
 from botocore.awsrequest import AWSResponse
 from contracts.test_definition_flow import ASL, STATES, WAITING_ASL, Run, canned, first_deployment, run
@@ -29,7 +27,7 @@ from moto.sts.models import STSBackend
 from lambdas.classify import handler as classify
 from workflow.cost.pricing import MOST_TRANSITIONS
 from workflow.deployment import packaging
-from workflow.local import service_models, state_tasks
+from workflow.local import state_tasks
 from workflow.local.identity import Identity
 
 ROOT = Path(__file__).parents[2]
@@ -208,17 +206,6 @@ def test_a_hundred_tasks_make_one_client_for_each_service_and_assume_their_role_
         moto_api_backend.reset()
     assert made == ["sagemaker", "dynamodb"]
     assert assumed == [role.arn]
-
-
-def test_the_server_s_sessions_share_what_they_read_from_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Only so that they are put back afterwards.
-    monkeypatch.setattr(botocore.session, "create_loader", botocore.session.create_loader)
-    monkeypatch.setattr(moto.utilities.utils, "load_resource", moto.utilities.utils.load_resource)
-    service_models.install(SimpleNamespace())  # type: ignore[arg-type]
-    loaders = [botocore.session.Session().get_component("data_loader") for _ in range(2)]
-    assert loaders[0] is loaders[1]
-    assert moto.utilities.utils.load_resource("ec2/resources/instance_types.json") == {}
-    assert moto.utilities.utils.load_resource("ec2/resources/amis.json") != {}
 
 
 # ---- The prompt ----------------------------------------------------------------------------------------------

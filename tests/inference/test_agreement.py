@@ -22,7 +22,7 @@ from serving_process import ROOT
 from examples.dogs import generate
 from inference import runtime
 from inference.contract import InputContract, ModelContract
-from inference.preprocessing import decode, preprocess, resize_and_crop, to_tensor
+from inference.preprocessing import decode, preprocess, resize_and_crop, square
 from training import quantisation
 from training.backbones import _published, build, normalisation
 from training.data import scan
@@ -45,7 +45,7 @@ class Trained:
     pictures: Sequence[bytes]
     labels: Labels
 
-    def answers(self, folder: Path, precision: str, tensors: Sequence[NDArray[np.float32]]) -> Labels:
+    def answers(self, folder: Path, precision: str, pixels_HWC: Sequence[NDArray[np.uint8]]) -> Labels:
         """The class of each input, in this precision."""
         contract = replace(self.contract, precision=precision)
         files = {"model.onnx": self.onnx}
@@ -58,11 +58,11 @@ class Trained:
         assert network.precision == precision
         with ThreadPoolExecutor(runtime.cores()) as pool:
             return np.array(
-                [int(logits_NK.argmax()) for logits_NK in pool.map(lambda x: network.run(x[None]), tensors)]
+                [int(logits_NK.argmax()) for logits_NK in pool.map(lambda x: network.run(x[None]), pixels_HWC)]
             )
 
-    def tensors(self) -> list[NDArray[np.float32]]:
-        return [preprocess(content, self.contract.input) for content in self.pictures]
+    def pixels(self) -> list[NDArray[np.uint8]]:
+        return [np.asarray(square(content, self.contract.input)) for content in self.pictures]
 
 
 @pytest.fixture(scope="module")
@@ -101,12 +101,12 @@ def precisions() -> list[object]:
 def test_on_drawn_dogs_a_lower_precision_agrees_and_is_as_accurate(
     precision: str, dogs: Trained, tmp_path: Path
 ) -> None:
-    tensors = dogs.tensors()
-    expected = dogs.answers(tmp_path, "float32", tensors)
-    answered = dogs.answers(tmp_path, precision, tensors)
+    pixels = dogs.pixels()
+    expected = dogs.answers(tmp_path, "float32", pixels)
+    answered = dogs.answers(tmp_path, precision, pixels)
     agreement = float((answered == expected).mean())
     before, after = float((expected == dogs.labels).mean()), float((answered == dogs.labels).mean())
-    print(f"{precision}: agreement {agreement:.4f}, accuracy {after:.4f}, in float32 {before:.4f}, of {len(tensors)}")
+    print(f"{precision}: agreement {agreement:.4f}, accuracy {after:.4f}, in float32 {before:.4f}, of {len(pixels)}")
     assert before > 0.8  # else there is nothing to agree on
     assert agreement >= 0.96
     assert after >= before - 0.02
@@ -133,8 +133,8 @@ def test_decoding_at_a_fraction_of_the_size_does_not_change_the_class(
         enlarged(content, size, i) for i, content in enumerate(dogs.pictures[:: len(dogs.pictures) // count][:count])
     ]
     assert decode(some[0], minimum_side=2 * input.resize_size).size == (size[0] // scale, size[1] // scale)
-    whole = [to_tensor(resize_and_crop(decode(content), input), input) for content in some]
-    scaled = [preprocess(content, input) for content in some]
+    whole = [np.asarray(resize_and_crop(decode(content), input)) for content in some]
+    scaled = [np.asarray(square(content, input)) for content in some]
     agreement = float((dogs.answers(tmp_path, "float32", scaled) == dogs.answers(tmp_path, "float32", whole)).mean())
     print(f"{size}: agreement {agreement:.4f} of {len(some)}")
     assert agreement >= 0.97
@@ -186,7 +186,7 @@ def imagenet(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 def test_on_real_photographs_answers_agree_with_pytorchs(precision: str, imagenet: Trained, tmp_path: Path) -> None:
     """A thousand classes, many alike: lower precisions change more answers than on ten breeds, most of all on pictures
     of things that ImageNet does not know."""
-    answered = imagenet.answers(tmp_path, precision, imagenet.tensors())
+    answered = imagenet.answers(tmp_path, precision, imagenet.pixels())
     agreement = float((answered == imagenet.labels).mean())
     print(json.dumps({"precision": precision, "agreement": round(agreement, 4), "pictures": len(answered)}))
     assert agreement >= {"float32": 1.0, "bfloat16": 0.9, "int8": 0.8}[precision]

@@ -18,7 +18,8 @@ from serving_process import ROOT, Server
 
 from inference import runtime
 from inference.contract import InputContract
-from inference.preprocessing import preprocess
+from inference.handler import Request, model_fn, predict_fn
+from inference.preprocessing import decode, preprocess
 
 NEVER = ("torch", "torchvision", "onnx", "onnxscript", "scipy", "pandas", "boto3", "training", "workflow")
 PRECISIONS = [
@@ -72,6 +73,55 @@ def test_of_a_jpeg_of_12_megapixels_a_sixteenth_is_decoded(
     wanted = InputContract(224, 256, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     assert preprocess(picture(size=(4000, 3000), kind=kind), wanted).shape == (3, 224, 224)
     assert calls == {"opened": 1, "decoded": 1, "pixels": pixels}
+
+
+def test_a_jpeg_s_pixels_are_not_copied_between_decoding_and_scaling(
+    monkeypatch: pytest.MonkeyPatch, picture: Callable[..., bytes]
+) -> None:
+    copied: Counter[str] = Counter()
+    for name in ("copy", "convert"):
+        made = getattr(Image.Image, name)
+        monkeypatch.setattr(Image.Image, name, lambda *a, _n=name, _m=made, **k: copied.update([_n]) or _m(*a, **k))
+    assert decode(picture(size=(500, 375), kind="JPEG")).mode == "RGB"
+    assert not copied
+    assert decode(picture(size=(50, 37), kind="PNG", mode="L", colour=7)).mode == "RGB"
+    assert copied["convert"] == 1
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_numpy_normalises_pixels_for_the_network_that_cannot(
+    precision: str, make_model: Callable[..., Path], picture: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = model_fn(str(make_model(precision=precision)))
+    calls = []
+    real = runtime.to_tensor
+    monkeypatch.setattr(runtime, "to_tensor", lambda *arguments: calls.append(1) or real(*arguments))
+    for _ in range(3):
+        predict_fn(Request(picture(), 1), model)
+    assert len(calls) == (3 if precision == "float32" else 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the allocator is glibc's")
+def test_memory_of_one_request_is_there_for_the_next() -> None:
+    """Page faults: the kernel clears each page that it is asked for, and three pictures of 1000 x 750 have 2200."""
+    code = (
+        "import resource\n"
+        "from PIL import Image\n"
+        "from inference import service\n"
+        "def faults():\n"
+        "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "    for _ in range(20): [Image.new('RGB', (1000, 750), 'red') for _ in range(3)]\n"
+        "    return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) // 20\n"
+        "faults()\n"
+        "before = faults()\n"
+        "service._keep_freed_memory()\n"
+        "faults()\n"
+        "print(before, faults())"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    before, after = map(int, ran.stdout.split())
+    assert before > 1000
+    assert after < 50
 
 
 def test_an_answer_holds_as_many_classes_as_were_asked_for_and_nothing_else(

@@ -14,8 +14,9 @@ import onnxruntime
 import pytest
 
 from inference import runtime
-from inference.contract import InvalidContract, ModelContract
+from inference.contract import InputContract, InvalidContract, ModelContract
 from inference.handler import Request, model_fn, predict_fn
+from inference.preprocessing import to_tensor
 
 
 def cpuinfo(folder: Path, flags: str) -> Path:
@@ -24,8 +25,8 @@ def cpuinfo(folder: Path, flags: str) -> Path:
     return path
 
 
-def pictures(count: int) -> list[np.ndarray[Any, np.dtype[np.float32]]]:
-    return list(np.random.default_rng(1).random((count, 1, 3, 16, 16), dtype=np.float32))
+def pictures(count: int) -> list[np.ndarray[Any, np.dtype[np.uint8]]]:
+    return list(np.random.default_rng(1).integers(0, 256, (count, 1, 16, 16, 3), dtype=np.uint8))
 
 
 @pytest.mark.parametrize(
@@ -85,10 +86,14 @@ def test_a_cpu_that_cannot_serves_float32_and_says_so(
 
 def test_float32_is_onnx_runtimes_answer_bit_by_bit(make_model: Callable[..., Path]) -> None:
     folder = make_model()
-    network = runtime.load(folder, ModelContract.load(folder), 2)
+    contract = ModelContract.load(folder)
+    network = runtime.load(folder, contract, 2)
     session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
-    for x_NCHW in pictures(5):
-        assert np.array_equal(network.run(x_NCHW), session.run(None, {"images": x_NCHW})[0])
+    for pixels_NHWC in pictures(5):
+        x_NCHW = to_tensor(pixels_NHWC[0], contract.input)[None]
+        assert np.array_equal(network.run(pixels_NHWC), session.run(None, {"images": x_NCHW})[0])
+    many_NHWC = np.concatenate(pictures(5))
+    assert np.array_equal(network.run(many_NHWC), np.concatenate([network.run(one) for one in pictures(5)]))
 
 
 @needs["bfloat16"]
@@ -98,7 +103,7 @@ def test_calls_at_once_do_not_mix_their_answers(make_model: Callable[..., Path])
     folder = make_model(precision="bfloat16")
     network = runtime.load(folder, ModelContract.load(folder), 2)
     some = pictures(200)
-    alone = [network.run(x_NCHW) for x_NCHW in some]
+    alone = [network.run(pixels_NHWC) for pixels_NHWC in some]
     with ThreadPoolExecutor(6) as pool:
         together = list(pool.map(network.run, some))
     assert all(np.array_equal(one, other) for one, other in zip(alone, together, strict=True))
@@ -162,3 +167,32 @@ def test_importing_openvino_tells_nobody() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (ran.returncode, ran.stdout.strip()) == (0, "[]"), ran.stderr
+
+
+def test_openvino_is_ready_for_threads_that_start_at_once() -> None:
+    code = (
+        "import sys, threading\n"
+        "from inference import runtime\n"
+        "openvino = runtime.openvino()\n"
+        "sys.setswitchinterval(1e-6)\n"
+        "barrier = threading.Barrier(3)\n"
+        "def first_use():\n"
+        "    barrier.wait()\n"
+        "    openvino.Type.f32.to_dtype()\n"
+        "threads = [threading.Thread(target=first_use) for _ in range(3)]\n"
+        "[thread.start() for thread in threads]\n"
+        "[thread.join() for thread in threads]\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)  # a deadlock holds the interpreter's lock
+
+
+@pytest.mark.parametrize("mean", [(0.0, 0.0, 0.0), (0.485, 0.456, 0.406)])
+def test_openvino_normalises_pixels_as_training_does(mean: tuple[float, float, float], tmp_path: Path) -> None:
+    input = InputContract(16, 18, mean, (0.229, 0.224, 0.225))
+    openvino = runtime.openvino()
+    x_NCHW = openvino.opset13.parameter([1, 3, 16, 16], openvino.Type.f32)
+    same = openvino.Model([openvino.opset13.result(openvino.opset13.abs(x_NCHW))], [x_NCHW], "the input's size")
+    compiled = openvino.Core().compile_model(runtime.from_pixels(same, input), "CPU", runtime.settings(False, 1))
+    for pixels_NHWC in pictures(20):
+        [found_NCHW] = compiled(pixels_NHWC).values()
+        np.testing.assert_allclose(found_NCHW[0], np.abs(to_tensor(pixels_NHWC[0], input)), rtol=1e-5, atol=1e-6)

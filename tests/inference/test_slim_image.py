@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from serving_process import ROOT, Server
 
+from benchmarks import image
 from inference import runtime
 from workflow.local.images import Images
 
@@ -18,9 +19,10 @@ REQUIREMENTS = (ROOT / "inference" / "requirements.txt").read_text()
 
 
 @pytest.fixture(scope="module")
-def python() -> Path:
-    """The interpreter of the environment that stands for the image."""
-    return Images().python_for("kelpie-serving")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of the environment that stands for the image, without what the Dockerfile removes."""
+    installed = Images().python_for("kelpie-serving")
+    return image.slimmed(installed, tmp_path_factory.mktemp("image") / "environment")
 
 
 def test_every_requirement_is_pinned() -> None:
@@ -45,7 +47,19 @@ def test_the_environment_has_no_torch_and_nothing_else_of_training(python: Path)
     assert (found.returncode, found.stdout.strip()) == (0, "[]"), found.stderr
 
 
-@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_of_openvino_the_image_keeps_the_cpus_plugin_and_its_own_format(python: Path) -> None:
+    libraries = {path.name.split(".")[0] for path in python.parents[1].rglob("openvino/libs/libopenvino*")}
+    assert libraries == {
+        "libopenvino",
+        "libopenvino_c",
+        "libopenvino_intel_cpu_plugin",
+        "libopenvino_ir_frontend",
+    }
+    installed = Images().python_for("kelpie-serving").parents[1]
+    assert image.folder_bytes(python.parents[1]) < image.folder_bytes(installed) - 70 * 2**20
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
 def test_a_server_in_that_environment_answers(precision: str, python: Path, make_model: Callable[..., Path]) -> None:
     if runtime.unsupported(precision):
         pytest.skip(runtime.unsupported(precision))

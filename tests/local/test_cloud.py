@@ -165,11 +165,29 @@ def test_up_with_other_settings_is_refused(shared: cloud.Connection, home: Path)
 
 
 def test_a_second_server_on_one_home_refuses_to_run(shared: cloud.Connection, home: Path) -> None:
-    argv = [sys.executable, "-m", "workflow.local.server", "--home", str(home), "--region", "us-east-1"]
-    second = subprocess.run([*argv, "--time-scale", "1"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    argv = [sys.executable, "-m", "workflow.local.server", "--home", str(home)]
+    told = json.dumps({"region": "us-east-1", "time_scale": 1})
+    second = subprocess.run(argv, input=told, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert second.returncode == cloud.LOST_LOCK
     assert f"already runs in {home} (process {shared.pid})" in second.stderr
     assert cloud.connect(home) == shared
+
+
+def test_a_server_begun_before_its_settings_are_known_serves_with_them(own_home: Path) -> None:
+    begun = cloud.begin(own_home)
+    assert begun is not None
+    connection = cloud.up(own_home, time_scale=7, begun=begun)
+    assert (connection.pid, connection.time_scale) == (begun.process.pid, 7)
+    assert cloud.begin(own_home) is None
+
+
+def test_a_server_that_is_never_told_its_settings_ends_and_leaves_nothing_running(own_home: Path) -> None:
+    begun = cloud.begin(own_home)
+    assert begun is not None
+    assert begun.process.stdin is not None
+    begun.process.stdin.close()
+    assert begun.process.wait(60) == 0
+    assert cloud.connect(own_home) is None
 
 
 def test_two_who_start_it_at_once_get_the_same_server(own_home: Path) -> None:

@@ -248,6 +248,43 @@ def test_a_custom_resource_that_does_not_answer_fails_at_once(server: StackServe
     assert "without an answer" in failure(server)[1]
 
 
+def test_what_needs_no_custom_resource_is_made_while_its_lambda_runs(server: StackServer) -> None:
+    def topics() -> set[str]:
+        return {found["TopicArn"].rsplit(":", 1)[-1] for found in server.client("sns").list_topics()["Topics"]}
+
+    seen: list[set[str]] = []
+
+    def answer(event: dict[str, Any]) -> dict[str, Any]:
+        deadline = time.monotonic() + 20
+        while "other" not in topics() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        seen.append(topics())
+        return succeed(event)
+
+    server.answer = answer
+    made = custom_resource()
+    function = {name: made[name] for name in ("Worker", "Function")}
+    assert create(server, function) == "CREATE_COMPLETE"
+    other = {"Type": "AWS::SNS::Topic", "DependsOn": "Function", "Properties": {"TopicName": "other"}}
+    after = {"Type": "AWS::SNS::Topic", "Properties": {"TopicName": {"Fn::GetAtt": ["Marker", "Colour"]}}}
+    assert update(server, {**made, "Other": other, "After": after}) == "UPDATE_COMPLETE"
+    assert seen == [{"other"}]
+    assert topics() == {"other", "blue"}
+
+
+def test_a_custom_resource_that_fails_fails_the_update_that_went_on_meanwhile(server: StackServer) -> None:
+    server.answer = lambda event: {**succeed(event), "Status": "FAILED", "Reason": "no such bucket"}
+    made = custom_resource()
+    create(server, {name: made[name] for name in ("Worker", "Function")})
+    topic = {"Type": "AWS::SNS::Topic", "DependsOn": "Function", "Properties": {"TopicName": "other"}}
+    assert update(server, {**made, "Other": topic}) == "UPDATE_FAILED"
+    assert failure(server) == ("Marker", f"{function_arn()} answered: no such bucket")
+
+
+def function_arn() -> str:
+    return "arn:aws:lambda:us-east-1:123456789012:function:marker"
+
+
 def test_an_answer_to_another_request_is_refused(server: StackServer) -> None:
     server.answer = lambda event: {**succeed(event), "RequestId": "guessed"}
     create(server, custom_resource())

@@ -23,4 +23,4 @@ def in_process() -> Iterator[None]:
     handler = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, handler)
-    torch.use_deterministic_algorithms(False)
+    torch.set_deterministic_debug_mode("default")

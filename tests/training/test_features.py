@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +13,13 @@ import pytest
 import torch
 
 from inference.contract import InputContract
-from training import data, features
+from training import data, engine, features
 from training.backbones import build
 from training.data import Picture, scan
 from training.distributed import Worker
-from training.features import BLOCK, Features
+from training.engine import Compute, Pixels
+from training.features import Features
+from training.reading import BLOCK
 
 INPUT = InputContract(32, 36, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 CPU = torch.device("cpu")
@@ -26,39 +28,53 @@ BLOCKS = 5
 
 
 class Work:
-    """What was done: decodes by picture, and the number of forward passes of the backbone."""
+    """What was done: decodes by picture, and how many pictures went through the backbone, in blocks of which sizes."""
 
-    def __init__(self) -> None:
+    def __init__(self, backbone: torch.nn.Module) -> None:
+        self.backbone = backbone
         self.decoded: Counter[str] = Counter()
-        self.forwards = 0
+        self.computed: list[int] = []
         self.threads: set[int] = set()
+        self.guard = threading.Lock()
+
+    def read(self, picture: Picture) -> Pixels:
+        with self.guard:
+            self.decoded[str(picture.path)] += 1
+            self.threads.add(torch.get_num_threads())
+        return data.pixels(picture, INPUT)
+
+    def engine(self, dtype: torch.dtype, threads: int) -> Compute:
+        compute = engine.of(self.backbone, INPUT, dtype, CPU, threads)
+
+        def counted(pixels_HWC: Sequence[Pixels]) -> torch.Tensor:
+            with self.guard:
+                self.computed.append(len(pixels_HWC))
+            return compute(pixels_HWC)
+
+        return counted
+
+    def fill(
+        self,
+        found: Features,
+        folder: Path,
+        *,
+        threads: int = 2,
+        interval: int = 2,
+        interrupted_after: int | None = None,
+    ) -> list[tuple[int, bool]]:
+        """Restore, and compute what is missing; returns the rounds."""
+        found.restore(folder)
+        rounds: list[tuple[int, bool]] = []
+        compute = self.engine(found.dtype, threads)
+        interrupted = lambda: len(rounds) == interrupted_after  # noqa: E731
+        for done, stop in found.computed(self.read, compute, folder, threads, interval, interrupted):
+            rounds.append((done, stop))
+        return rounds
 
 
 @pytest.fixture
-def work(monkeypatch: pytest.MonkeyPatch) -> Work:
-    done, guard = Work(), threading.Lock()
-
-    def plain(picture: Picture, input: InputContract) -> object:
-        with guard:
-            done.decoded[str(picture.path)] += 1
-            done.threads.add(torch.get_num_threads())
-        return data.plain(picture, input)
-
-    folded = features.folded
-
-    def counted(module: torch.nn.Module) -> torch.nn.Module:
-        net = folded(module)
-
-        def count(*_: object) -> None:
-            with guard:
-                done.forwards += 1
-
-        net.register_forward_hook(count)
-        return net
-
-    monkeypatch.setattr(features, "plain", plain)
-    monkeypatch.setattr(features, "folded", counted)
-    return done
+def work(backbone: torch.nn.Module) -> Work:
+    return Work(backbone)
 
 
 @pytest.fixture(scope="module")
@@ -77,10 +93,10 @@ Make = Callable[..., Features]
 
 
 @pytest.fixture
-def make(backbone: torch.nn.Module, some: list[Picture], tmp_path: Path) -> Make:
+def make(some: list[Picture], tmp_path: Path) -> Make:
     def features_of(pictures: list[Picture] = some, input: InputContract = INPUT, **given: object) -> Features:
         return Features(
-            given.get("backbone", backbone),  # type: ignore[arg-type]
+            str(given.get("engine", "openvino")),
             1280,
             pictures,
             input,
@@ -92,16 +108,6 @@ def make(backbone: torch.nn.Module, some: list[Picture], tmp_path: Path) -> Make
     return features_of
 
 
-def compute(
-    found: Features, folder: Path, *, threads: int = 2, interval: int = 2, interrupted_after: int | None = None
-) -> list[tuple[int, bool]]:
-    found.restore(folder)
-    rounds: list[tuple[int, bool]] = []
-    for done, stop in found.computed(folder, threads, interval, lambda: len(rounds) == interrupted_after):
-        rounds.append((done, stop))
-    return rounds
-
-
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
@@ -110,20 +116,20 @@ def test_each_picture_is_decoded_once_and_goes_through_the_backbone_once(
     make: Make, work: Work, tmp_path: Path
 ) -> None:
     found = make()
-    assert compute(found, tmp_path / "kept") == [(done, False) for done in range(1, BLOCKS + 1)]
+    assert work.fill(found, tmp_path / "kept") == [(done, False) for done in range(1, BLOCKS + 1)]
     assert sum(work.decoded.values()) == len(found.pictures)
-    assert work.forwards == BLOCKS
+    assert sorted(work.computed) == [6, *[BLOCK] * (BLOCKS - 1)]
     assert work.threads == {1}
     assert found.own == list(range(len(found.pictures)))
 
 
 def test_what_was_kept_is_not_computed_again(make: Make, work: Work, tmp_path: Path) -> None:
     first = make()
-    compute(first, tmp_path / "kept")
-    forwards, decoded = work.forwards, work.decoded.total()
+    work.fill(first, tmp_path / "kept")
+    before = (len(work.computed), work.decoded.total())
     second = make()
-    assert compute(second, tmp_path / "kept") == []
-    assert (work.forwards, work.decoded.total()) == (forwards, decoded)
+    assert work.fill(second, tmp_path / "kept") == []
+    assert (len(work.computed), work.decoded.total()) == before
     assert second.done == BLOCKS
     assert torch.equal(first.rows_ND, second.rows_ND)
 
@@ -131,23 +137,23 @@ def test_what_was_kept_is_not_computed_again(make: Make, work: Work, tmp_path: P
 @pytest.mark.parametrize("after", [0, 1, 2, 3])
 def test_an_interruption_in_the_middle_costs_no_block(make: Make, work: Work, tmp_path: Path, after: int) -> None:
     whole = make()
-    compute(whole, tmp_path / "whole")
+    work.fill(whole, tmp_path / "whole")
     first = make()
-    rounds = compute(first, tmp_path / "kept", interrupted_after=after)
+    rounds = work.fill(first, tmp_path / "kept", interrupted_after=after)
     assert rounds[-1] == (after + 1, True)
     work.decoded.clear()
     second = make()
     second.restore(tmp_path / "kept")
     assert second.done == after + 1
-    compute(second, tmp_path / "kept")
+    work.fill(second, tmp_path / "kept")
     assert second.own == list(range((after + 1) * BLOCK, len(second.pictures)))
     assert work.decoded.total() == len(second.own)
     assert torch.equal(second.rows_ND, whole.rows_ND)
 
 
-def test_a_host_that_is_killed_loses_fewer_blocks_than_the_interval(make: Make, tmp_path: Path) -> None:
+def test_a_host_that_is_killed_loses_fewer_blocks_than_the_interval(make: Make, work: Work, tmp_path: Path) -> None:
     found = make()
-    rounds = found.computed(tmp_path, 1, 2, lambda: False)
+    rounds = found.computed(work.read, work.engine(torch.float32, 1), tmp_path, 1, 2, lambda: False)
     for _ in range(3):
         next(rounds)
     rounds.close()
@@ -157,25 +163,25 @@ def test_a_host_that_is_killed_loses_fewer_blocks_than_the_interval(make: Make, 
 
 
 def test_a_damaged_shard_is_computed_again_and_no_other(
-    make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    make: Make, work: Work, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = make()
-    compute(first, tmp_path / "kept")
+    work.fill(first, tmp_path / "kept")
     shards = [f"features-{block:09d}.ckpt" for block in (0, 2, 4)]
     assert names(tmp_path / "kept") == shards
     (tmp_path / "kept" / shards[1]).write_bytes(b"half of it")
     second = make()
-    compute(second, tmp_path / "kept")
+    work.fill(second, tmp_path / "kept")
     assert f"{shards[1]} is damaged" in capsys.readouterr().out
     assert second.own == list(range(2 * BLOCK, 4 * BLOCK))
     assert torch.equal(first.rows_ND, second.rows_ND)
     assert names(tmp_path / "kept") == shards
 
 
-def test_features_belong_to_content_weights_transform_and_numbers(
-    make: Make, some: list[Picture], tmp_path: Path
+def test_features_belong_to_content_engine_transform_and_numbers(
+    make: Make, work: Work, some: list[Picture], tmp_path: Path
 ) -> None:
-    compute(make(), tmp_path)
+    work.fill(make(), tmp_path)
 
     def found_of(**given: object) -> int:
         other = make(**given)
@@ -184,20 +190,19 @@ def test_features_belong_to_content_weights_transform_and_numbers(
 
     other_content = [replace(some[0], sha256="f" * 64), *some[1:]]
     other_names = [replace(picture, path=picture.path.with_name("other.png")) for picture in some]
-    other_weights = build("efficientnet_lite0", 3, source="none", path=None, seed=1).backbone
     assert found_of() == BLOCKS
     assert found_of(pictures=other_names) == BLOCKS
     assert found_of(pictures=other_content) == BLOCKS - 1
-    assert found_of(backbone=other_weights) == 0
+    assert found_of(engine="other weights, another library or another kind of CPU") == 0
     assert found_of(input=replace(INPUT, resize_size=40)) == 0
     assert found_of(dtype=torch.bfloat16) == 0
 
 
 def test_the_bits_depend_on_neither_threads_nor_on_which_process_computes_a_block(
-    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make: Make, work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = make(dtype=torch.bfloat16)
-    compute(whole, tmp_path / "one", threads=1)
+    work.fill(whole, tmp_path / "one", threads=1)
     for rank in (0, 1):
         part = make(dtype=torch.bfloat16)
         part.worker = Worker("algo", rank, 2, CPU)
@@ -208,7 +213,7 @@ def test_the_bits_depend_on_neither_threads_nor_on_which_process_computes_a_bloc
             return [mine, mine]
 
         monkeypatch.setattr(features, "gather_parts", both)
-        for _ in part.computed(tmp_path / str(rank), 3, 2, lambda: False):
+        for _ in part.computed(work.read, work.engine(torch.bfloat16, 3), tmp_path / str(rank), 3, 2, lambda: False):
             pass
         assert part.own == [i for block in part.blocks[rank::2] for i in block]
         for mine, block in zip(sent, part.blocks[rank::2], strict=False):
@@ -218,20 +223,20 @@ def test_the_bits_depend_on_neither_threads_nor_on_which_process_computes_a_bloc
     assert not (tmp_path / "1").exists()
 
 
-def test_bfloat16_features_say_what_float32_ones_say(make: Make, tmp_path: Path) -> None:
+def test_bfloat16_features_say_what_float32_ones_say(make: Make, work: Work, tmp_path: Path) -> None:
     exact, fast = make(), make(dtype=torch.bfloat16)
-    compute(exact, tmp_path / "exact")
-    compute(fast, tmp_path / "fast")
+    work.fill(exact, tmp_path / "exact")
+    work.fill(fast, tmp_path / "fast")
     everything = range(len(exact.pictures))
     assert fast.rows(everything).dtype == torch.float32
     assert torch.cosine_similarity(exact.rows(everything), fast.rows(everything)).min() > 0.995
 
 
 def test_features_are_what_the_classifier_itself_computes(
-    make: Make, backbone: torch.nn.Module, tmp_path: Path
+    make: Make, work: Work, backbone: torch.nn.Module, tmp_path: Path
 ) -> None:
     found = make()
-    compute(found, tmp_path)
+    work.fill(found, tmp_path)
     x_NCHW = torch.from_numpy(data.plain(found.pictures[20], INPUT))[None]
     with torch.no_grad():
         expected = backbone(x_NCHW)

@@ -18,10 +18,12 @@ import torch
 from PIL import Image
 
 from inference.contract import InputContract
-from training import quarantine
-from training.data import DataError, augmented, find, plain, scan, split
+from training import data, quarantine, reading
+from training.data import DataError, Found, augmented, find, plain, scan, split
 from training.distributed import Worker
 from training.main import main
+from training.reading import Reading
+from training.settings import Settings
 
 INPUT = InputContract(32, 36, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 T = TypeVar("T")
@@ -111,9 +113,13 @@ def flat(root: Path, per_class: int = 20) -> Path:
     return root
 
 
+def reading_of(found: Found, rank: int = 0, world_size: int = 1) -> Reading:
+    return Reading(found, Settings(image_size=32), rank, world_size)
+
+
 def left_out(root: Path) -> dict[str, str]:
     found = find(root)
-    return {found.name(picture): why for picture, why in quarantine.bad_files(found, ALONE, 2).items()}
+    return {found.name(picture): why for picture, why in quarantine.bad_files(reading_of(found), ALONE, 2).items()}
 
 
 @pytest.mark.parametrize("name", USABLE)
@@ -121,7 +127,7 @@ def test_an_odd_picture_is_trained_on_and_evaluated(tmp_path: Path, name: str) -
     write(tmp_path / "cat" / name, USABLE[name]())
     (tmp_path / "dog").mkdir()
     (picture,) = find(tmp_path).files
-    assert quarantine.defect(picture) == ""
+    assert reading.defect(picture) == ""
     for x_CHW in (augmented(picture, INPUT, (0, 0, 1)), plain(picture, INPUT)):
         assert x_CHW.shape == (3, 32, 32)
         assert np.isfinite(x_CHW).all()
@@ -150,7 +156,7 @@ def test_the_others_are_split_as_if_the_bad_files_were_not_there(tmp_path: Path)
         write(tmp_path / "dog" / name, content())
     found = find(tmp_path)
     assert len(found.files) == 40 + len(BAD)
-    bad = quarantine.bad_files(found, ALONE, 2)
+    bad = quarantine.bad_files(reading_of(found), ALONE, 2)
     assert split(quarantine.without(found, bad, 0.5)) == before
 
 
@@ -161,16 +167,16 @@ def test_every_process_decodes_its_share(tmp_path: Path, monkeypatch: pytest.Mon
     flags = []
     monkeypatch.setattr(quarantine, "gather_rows", lambda _, rows: flags.append(rows) or rows)
     decoded = []
-    monkeypatch.setattr(quarantine, "defect", lambda picture: decoded.append(picture) or "")
+    monkeypatch.setattr(data, "pixels", lambda picture, _: decoded.append(picture) or np.zeros((32, 32, 3), np.uint8))
     for rank in (0, 1):
-        quarantine.bad_files(found, Worker("a", rank, 2, torch.device("cpu")), 1)
+        quarantine.bad_files(reading_of(found, rank, 2), Worker("a", rank, 2, torch.device("cpu")), 1)
     assert len(decoded) == len(set(decoded)) == len(found.files)
 
 
 def test_too_many_bad_files_fail_the_job_and_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, (content, _) in BAD.items():
         write(flat(tmp_path / "data") / "cat" / name, content())
-    flags = ["--data", str(tmp_path / "data"), "--output", str(tmp_path / "out"), "--image-size", "32"]
+    flags = ["--data", str(tmp_path / "data"), "--output", str(tmp_path / "out"), "--weights", "package"]
     with pytest.raises(SystemExit, match="1"):
         main(flags)
     failure = (tmp_path / "out" / "failure").read_text()
@@ -184,7 +190,7 @@ def test_the_allowed_share_is_inclusive(tmp_path: Path) -> None:
     for name in ("one.png", "two.png"):
         write(flat(tmp_path, 19) / "cat" / name, b"")
     found = find(tmp_path)
-    bad = quarantine.bad_files(found, ALONE, 1)
+    bad = quarantine.bad_files(reading_of(found), ALONE, 1)
     assert len(quarantine.without(found, bad, 0.05).files) == 38
     with pytest.raises(DataError, match=r"2 of 40 files .* allows 4\.9%"):
         quarantine.without(found, bad, 0.049)
@@ -196,7 +202,7 @@ def test_two_good_pictures_and_bad_ones_are_enough_for_a_class(tmp_path: Path) -
         write(tmp_path / "lynx" / f"{i}.png", encoded(a_picture(seed=i), "PNG"))
     write(tmp_path / "lynx" / "aaa.png", b"")
     found = find(tmp_path)
-    pictures = split(quarantine.without(found, quarantine.bad_files(found, ALONE, 1), 0.05))
+    pictures = split(quarantine.without(found, quarantine.bad_files(reading_of(found), ALONE, 1), 0.05))
     lynx = pictures.classes.index("lynx")
     assert [sum(p.label == lynx for p in part) for part in (pictures.train, pictures.valid, pictures.test)] == [1, 0, 1]
 
@@ -205,7 +211,7 @@ def test_a_class_of_bad_files_alone_is_refused_by_name(tmp_path: Path) -> None:
     write(flat(tmp_path) / "lynx" / "a.png", b"")
     found = find(tmp_path)
     with pytest.raises(DataError, match=r"no train pictures .* lynx"):
-        split(quarantine.without(found, quarantine.bad_files(found, ALONE, 1), 0.05))
+        split(quarantine.without(found, quarantine.bad_files(reading_of(found), ALONE, 1), 0.05))
 
 
 def test_links_to_pictures_count_and_links_to_nothing_or_in_a_circle_do_not(tmp_path: Path) -> None:
@@ -238,7 +244,7 @@ def test_a_name_that_is_not_unicode_is_read_and_logged(tmp_path: Path, capsys: p
     name = b"\xe9t\xe9.png".decode("utf-8", "surrogateescape")
     write(flat(tmp_path) / "cat" / name, b"")
     found = find(tmp_path)
-    bad = quarantine.bad_files(found, ALONE, 1)
+    bad = quarantine.bad_files(reading_of(found), ALONE, 1)
     quarantine.say([{"picture": found.name(p), "reason": why} for p, why in bad.items()], [])
     assert capsys.readouterr().out == "left out: cat/\\udce9t\\udce9.png: the file is empty\n"
     assert split(found).manifest_sha256
@@ -289,7 +295,7 @@ def test_a_thousand_classes_and_a_hundred_thousand_pictures_are_taken_stock_of(
     held, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     figures |= {"held_megabytes": round(held / 1e6), "peak_megabytes": round(peak / 1e6)}
-    assert timed("verify", lambda: quarantine.bad_files(found, ALONE, 2)) == {}
+    assert timed("verify", lambda: quarantine.bad_files(reading_of(found), ALONE, 2)) == {}
     pictures = timed("split", lambda: split(found))
     with capsys.disabled():
         print("\n100,000 pictures:", json.dumps(figures))

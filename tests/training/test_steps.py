@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import io
-import sys
-import threading
-import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from inference.contract import InputContract
 from training import data, steps
@@ -23,7 +17,7 @@ from training.data import DataSet, Picture, scan
 from training.distributed import Worker
 from training.features import Features
 from training.settings import Settings
-from training.steps import FeatureSteps, Loader, PictureSteps
+from training.steps import FeatureSteps, PictureSteps
 from training.trainee import Trainee
 
 CPU = torch.device("cpu")
@@ -45,16 +39,6 @@ def batches(count: int = 30, size: int = 10) -> list[np.ndarray]:
     return data.epoch_batches(count, size, seed=0, epoch=0)
 
 
-def test_augmented_pictures_do_not_depend_on_the_number_of_workers(found: DataSet) -> None:
-    def loaded(workers: int) -> list[np.ndarray]:
-        with ThreadPoolExecutor(workers) as pool:
-            return [np.stack(x) for _, x in Loader(found.train, SMALL, pool).batches(1, batches())]
-
-    one, many = loaded(1), loaded(5)
-    assert len(one) == 3
-    assert all(np.array_equal(a, b) for a, b in zip(one, many, strict=True))
-
-
 def test_an_epoch_of_fine_tuning_decodes_each_picture_once(found: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[str] = []
     real = data.augmented
@@ -63,10 +47,9 @@ def test_an_epoch_of_fine_tuning_decodes_each_picture_once(found: DataSet, monke
         decoded.append(str(picture.path))
         return real(picture, input, key)
 
-    monkeypatch.setattr(steps.data, "augmented", augmented)
-    with ThreadPoolExecutor(2) as pool:
-        of = PictureSteps(trainee("all"), ALONE, found, pool, lambda: False)
-        assert len(list(of.sums(0, batches()))) == 3
+    monkeypatch.setattr(data, "augmented", augmented)
+    of = PictureSteps(trainee("all"), ALONE, found, 2, lambda: False)
+    assert len(list(of.sums(0, batches()))) == 3
     assert sorted(decoded) == sorted(str(picture.path) for picture in found.train)
     assert sorted(of.seen[1]) == list(range(30))
 
@@ -104,32 +87,5 @@ def test_an_interruption_rides_along_with_the_step_at_which_all_look(found: Data
 
 def test_valid_pictures_follow_the_train_pictures_in_the_features(found: DataSet) -> None:
     of = head_steps(found)
-    assert torch.equal(of.valid_inputs([0, 5]), cast(Rows, of.features).rows_ND[[30, 35]])
-
-
-def test_other_threads_run_while_a_picture_is_decoded_scaled_and_normalised() -> None:
-    """With a switch interval of minutes, a thread runs only when another lets go of the interpreter's lock."""
-    file = io.BytesIO()
-    noise = np.random.default_rng(0).integers(0, 255, (1500, 1500, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(file, "JPEG", quality=95)
-    content, runs, over = file.getvalue(), 0, threading.Event()
-
-    def run() -> None:
-        nonlocal runs
-        while not over.is_set():
-            runs += 1
-            time.sleep(0)  # lets go of the lock
-
-    interval = sys.getswitchinterval()
-    other = threading.Thread(target=run)
-    other.start()
-    try:
-        sys.setswitchinterval(600)
-        before = runs
-        data.preprocess(content, InputContract(224, 256, (0.5,) * 3, (0.5,) * 3))
-        after = runs
-    finally:
-        sys.setswitchinterval(interval)
-        over.set()
-        other.join()
-    assert after - before > 20
+    (x_ND,) = of.valid_inputs([[0, 5]])
+    assert torch.equal(x_ND, cast(Rows, of.features).rows_ND[[30, 35]])

@@ -143,6 +143,17 @@ def test_settings_that_do_not_fit_together(values: dict[str, Any], severity: Sev
     assert [one for one in found(settings.check, subject(values), severity) if words in one.what]
 
 
+def test_a_head_s_learning_rate_for_the_whole_network_is_a_warning() -> None:
+    (told,) = found(settings.check, subject({"training": {"trainable": "all"}}))
+    assert (told.where, told.severity) == ("training.learning_rate", Severity.WARNING)
+    assert "0.006" in told.what
+    assert told.why
+    advised = {"trainable": "all", "learning_rate": settings.RATE_FOR_ALL}
+    assert f"learning_rate = {settings.RATE_FOR_ALL:g} " in told.fix
+    for right in (advised, {"trainable": "head"}, {"trainable": "head", "learning_rate": 0.1}):
+        assert found(settings.check, subject({"training": right})) == []
+
+
 def test_a_gpu_type_is_right_for_the_image_that_uses_it() -> None:
     gpu_type = {"training": {"instance_type": "ml.g5.xlarge"}}
     (advice,) = found(settings.check, subject(gpu_type))

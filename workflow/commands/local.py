@@ -20,7 +20,10 @@ def up(config_file: ConfigFile = None) -> None:
 
     Does nothing when both are current.
     """
-    connection, _, outputs = local_account(load_config(config_file))
+    from workflow.local import cloud
+
+    begun = cloud.begin(cloud.default_home())
+    connection, _, outputs = local_account(load_config(config_file), begun)
     print(f"local cloud: {connection.endpoint_url}")
     print(f"state machine: {outputs.state_machine_arn}")
     print(f"pictures for the input {{}}: s3://{outputs.data_bucket}/datasets/default/")

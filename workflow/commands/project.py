@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -51,9 +52,9 @@ def init(
 @app.command("definition")
 def definition_(config_file: ConfigFile = None) -> None:
     """Print the state machine as ASL."""
-    from workflow import definition
+    from workflow.deployment import rendered
 
-    print(definition.render(load_config(config_file)), end="")
+    print(rendered.render(load_config(config_file)), end="")
 
 
 @app.command()
@@ -66,7 +67,8 @@ def graph(
     aws: OnAws = False,
 ) -> None:
     """Draw the state graph."""
-    from workflow import definition, executions
+    from workflow import executions
+    from workflow.deployment import rendered
     from workflow.graph import Graph, to_mermaid
 
     if execution:
@@ -76,7 +78,7 @@ def graph(
         statuses = described.statuses()
     else:
         described, statuses = None, {}
-        drawn = Graph.from_definition(definition.build(load_config(config_file)))
+        drawn = Graph.from_definition(json.loads(rendered.render(load_config(config_file))))
     if as_json:
         print_json({**asdict(drawn), "statuses": statuses})
         return

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from workflow.config import Config
     from workflow.deployment.packaging import Asset
     from workflow.deployment.stack import StackOutputs
-    from workflow.local.cloud import Connection
+    from workflow.local.cloud import Begun, Connection
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 ConfigFile = Annotated[
@@ -125,22 +125,28 @@ def place(local: bool, aws: bool, command: str) -> bool:
     return aws
 
 
-def local_cloud(config: Config, meanwhile: Callable[[], object] | None = None) -> Connection:
+def local_cloud(
+    config: Config, begun: Begun | None = None, meanwhile: Callable[[], object] | None = None
+) -> Connection:
     """Bring the local cloud up, as the settings say; `meanwhile` is called while it starts."""
     from workflow.local import cloud
 
     with progress_console().status("starting the local cloud"):
         return cloud.up(
-            cloud.default_home(), region=config.aws.region, time_scale=config.local.time_scale, meanwhile=meanwhile
+            cloud.default_home(),
+            region=config.aws.region,
+            time_scale=config.local.time_scale,
+            begun=begun,
+            meanwhile=meanwhile,
         )
 
 
-def local_account(config: Config) -> tuple[Connection, Account, StackOutputs]:
+def local_account(config: Config, begun: Begun | None = None) -> tuple[Connection, Account, StackOutputs]:
     """Bring the local cloud up and the stack up to date, without a question."""
+    packed: dict[str, Asset] = {}
+    connection = local_cloud(config, begun, lambda: packed.update(_prepared(config)))
     from workflow.deployment import stack
 
-    packed: dict[str, Asset] = {}
-    connection = local_cloud(config, meanwhile=lambda: packed.update(stack.stack_assets(config)))
     account = connection.account()
     with progress_console().status("deploying") as status:
         outputs = stack.deploy(
@@ -150,6 +156,12 @@ def local_account(config: Config) -> tuple[Connection, Account, StackOutputs]:
             on_event=lambda event: status.update(f"deploying: {event.status} {event.resource}"),
         )
     return connection, account, outputs
+
+
+def _prepared(config: Config) -> dict[str, Asset]:
+    from workflow.deployment import stack
+
+    return stack.prepare(config)
 
 
 def find(execution: str | None, *, aws: bool = False, running: bool = False) -> tuple[Account, StackOutputs, str]:

@@ -21,7 +21,7 @@ from typing import Literal, Self
 
 INSTANCE_COUNTS = (1, 2, 4, 8, 16, 32)
 BLOCK_PICTURES = 16
-"""Pictures of a block. Source: `training.features.BLOCK`; a test compares them."""
+"""Pictures of a block. Source: `training.reading.BLOCK`; a test compares them."""
 
 Mode = Literal["features", "finetune"]
 

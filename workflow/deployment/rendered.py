@@ -1,4 +1,4 @@
-"""The rendered definition, kept between commands: to render it the SDK is imported, which takes seconds.
+"""The rendered definition, kept between commands: to render it the SDK is imported, which takes half a second at best.
 
 A definition is a function of the settings, of Kelpie's code and of the SDK. A kept one is named by the hash of all
 three, so that it is never stale; the folder may be deleted at any time.
@@ -33,15 +33,23 @@ def rendered(config: Config) -> str:
         return text
     except FileNotFoundError:
         pass
-    from workflow import definition
-
-    text = definition.render(config)
+    text = render(config)
     folder.mkdir(parents=True, exist_ok=True)
     unfinished = file.with_suffix(f".{os.getpid()}")
     unfinished.write_text(text, encoding="utf-8")
     unfinished.replace(file)
     _forget(folder)
     return text
+
+
+def render(config: Config) -> str:
+    """The same, rendered anew."""
+    from workflow import sdk_import
+
+    with sdk_import.only_to_render():
+        from workflow import definition
+
+        return definition.render(config)
 
 
 def fingerprint(config: Config) -> str:

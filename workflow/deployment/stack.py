@@ -13,17 +13,26 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from botocore.exceptions import ClientError
 
-from workflow.account import Account, flag
+from workflow.account import Account, flag, read_service_models
 from workflow.config import Config
 from workflow.deployment import packaging, rendered, serving_image, template, wheels
 from workflow.deployment.change_set import ChangeSet
 from workflow.deployment.cloudformation import CloudFormationStack, OnEvent, StackEvent, ignore
 from workflow.deployment.packaging import Asset
 from workflow.errors import KelpieError
+
+SERVICES = ("cloudformation", "s3", "ecr", "codebuild")
+"""Whose APIs a deployment calls."""
+
+_ASSETS_PREFIX = "assets/"
+_IN_ONE_PIECE_BYTES = 64 * 1024**2
+"""Pretrained weights of a small network are not worth several requests."""
 
 Approve = Callable[[ChangeSet], bool]
 """Whether a change set may be executed."""
@@ -88,7 +97,7 @@ def deploy(
 ) -> StackOutputs:
     """Bring the account to this version: create or update the stack named like the project.
 
-    `assets` are those of `stack_assets(config)`, when they are packed already. `approve` is asked before each change
+    `assets` are those of `prepare(config)`, when they are packed already. `approve` is asked before each change
     set is executed, and not at all when nothing would change. With `rebuild_image` the serving image is built although
     there is one of this context.
 
@@ -98,7 +107,7 @@ def deploy(
             resource that failed first, and why.
     """
     template_body = template.TEMPLATE_FILE.read_text(encoding="utf-8")
-    whole = template.parse(template_body)
+    whole = _parsed(template_body)
     assets = stack_assets(config) if assets is None else assets
     validate(template_body, assets)
 
@@ -143,6 +152,18 @@ def outputs(account: Account, config: Config) -> StackOutputs:
             "kelpie local up" if account.endpoint_url else "kelpie deploy --aws",
         )
     return _stack_outputs(found)
+
+
+def prepare(config: Config) -> dict[str, Asset]:
+    """What a deployment does before it needs an account, and the assets; whoever waits for one does it meanwhile.
+
+    Raises:
+        KelpieError: as `deploy`.
+    """
+    read_service_models(*SERVICES)
+    assets = stack_assets(config)
+    validate(template.TEMPLATE_FILE.read_text(encoding="utf-8"), assets)
+    return assets
 
 
 def stack_assets(config: Config) -> dict[str, Asset]:
@@ -201,7 +222,7 @@ def validate(template_body: str, assets: Mapping[str, Asset]) -> None:
     Raises:
         KelpieError: when the template is too long, or supplies other substitutions than the definition uses.
     """
-    whole = template.parse(template_body)
+    whole = _parsed(template_body)
     for what, size_bytes, limit_bytes in (
         ("stack.yaml", len(template_body.encode()), template.URL_LIMIT_BYTES),
         ("the first part of stack.yaml", len(json.dumps(template.bootstrap(whole))), template.BODY_LIMIT_BYTES),
@@ -222,6 +243,12 @@ def validate(template_body: str, assets: Mapping[str, Asset]) -> None:
             f"Not in DefinitionSubstitutions of workflow/stack.yaml: {', '.join(sorted(used - supplied))}.",
             "Add them there, or remove them from workflow/definition/.",
         )
+
+
+@lru_cache(maxsize=2)
+def _parsed(template_body: str) -> Mapping[str, Any]:
+    """The template, to be read only."""
+    return template.parse(template_body)
 
 
 def _switch(on: bool) -> str:
@@ -273,16 +300,20 @@ def _https_url(account: Account, bucket: str, asset: Asset) -> str:
 
 def _upload(account: Account, bucket: str, assets: Iterable[Asset], on_event: OnEvent) -> None:
     """Upload each asset unless its key, which contains its hash, is already there."""
+    from boto3.s3.transfer import TransferConfig
+
     s3 = account.client("s3")
+    in_one_piece = TransferConfig(multipart_threshold=_IN_ONE_PIECE_BYTES)
+    try:
+        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=_ASSETS_PREFIX)
+        there = {found["Key"] for page in pages for found in page.get("Contents", ())}
+    except ClientError as error:
+        raise KelpieError(f"The assets cannot be uploaded to {bucket}", str(error)) from error
     for asset in assets:
-        try:
-            s3.head_object(Bucket=bucket, Key=asset.key)
+        if asset.key in there:
             continue
-        except ClientError as error:
-            if error.response["Error"]["Code"] not in ("404", "NoSuchKey", "NotFound"):
-                raise KelpieError(f"{asset.name} cannot be uploaded to {bucket}", str(error)) from error
         if isinstance(asset.content, Path):
-            s3.upload_file(str(asset.content), bucket, asset.key)
+            s3.upload_file(str(asset.content), bucket, asset.key, Config=in_one_piece)
         else:
             s3.put_object(Bucket=bucket, Key=asset.key, Body=asset.content)
         on_event(StackEvent(asset.name, "asset", "UPLOADED", f"({asset.size_bytes:,} bytes)"))

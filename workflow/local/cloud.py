@@ -57,11 +57,17 @@ class Connection:
     def session(self) -> boto3.Session:
         """Return a boto3 session with the account's root key. Clients from it need `endpoint_url`."""
         import boto3
+        import botocore.session
 
+        from workflow.account import service_models
+
+        core = botocore.session.get_session()
+        core.register_component("data_loader", service_models())
         return boto3.Session(
             aws_access_key_id=self.access_key_id,
             aws_secret_access_key=self.secret_access_key,
             region_name=self.region,
+            botocore_session=core,
         )
 
     def account(self) -> Account:
@@ -137,48 +143,71 @@ def default_home() -> Path:
     return (Path(os.environ.get("KELPIE_HOME") or ".kelpie") / "local").absolute()
 
 
+@dataclass(frozen=True)
+class Begun:
+    """A server that imports its modules, and waits to be told its settings; it ends when it never is."""
+
+    process: subprocess.Popen[bytes]
+    log_path: Path
+    log_start: int
+
+
+def begin(home: Path, port: int = 0) -> Begun | None:
+    """Start a server whose settings `up` will tell it, so that they can be read meanwhile; None when one runs already.
+
+    Port 0 means any free one.
+    """
+    home = home.absolute()
+    if connect(home) is not None:
+        return None
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    log_path = home / LOG_FILE
+    with log_path.open("ab") as log:
+        log_start = log.tell()
+        server = subprocess.Popen(
+            [sys.executable, "-m", "workflow.local.server", "--home", str(home), "--port", str(port)],
+            cwd=home,
+            env=_server_environment(),
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    _servers.append(server)
+    return Begun(server, log_path, log_start)
+
+
 def up(
     home: Path,
     *,
     region: str = "us-east-1",
     time_scale: float = 30,
     port: int = 0,
+    begun: Begun | None = None,
     meanwhile: Callable[[], object] | None = None,
 ) -> Connection:
     """Start the server and return when it answers; if it already runs with these settings, return its connection.
 
-    The server is a process of its own that outlives the caller. Port 0 means any free one. `meanwhile` is called once
-    while the server starts, and not when it runs already.
+    The server is a process of its own that outlives the caller. Port 0 means any free one. `begun` is what `begin`
+    started. `meanwhile` is called once while the server starts, and not when it runs already.
 
     Raises:
         KelpieError: if it runs with other settings, or does not start; the error quotes the end of its log.
     """
     home = home.absolute()
-    running = connect(home)
-    if running is not None:
-        return _checked(running, region, time_scale)
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    log_path = home / LOG_FILE
-    with log_path.open("ab") as log:
-        log_start = log.tell()
-        flags = ["--home", str(home), "--region", region, "--time-scale", str(time_scale), "--port", str(port)]
-        server = subprocess.Popen(
-            [sys.executable, "-m", "workflow.local.server", *flags],
-            cwd=home,
-            env=_server_environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    _servers.append(server)
+    server = begun or begin(home, port)
+    if server is None:
+        return _checked(require(home), region, time_scale)
     try:
+        assert server.process.stdin is not None
+        with suppress(BrokenPipeError), server.process.stdin as told:
+            told.write(json.dumps({"region": region, "time_scale": time_scale}).encode())
         if meanwhile is not None:
             meanwhile()
-        return _checked(_wait_until_healthy(home, server, log_path, log_start), region, time_scale)
+        return _checked(_wait_until_healthy(home, server), region, time_scale)
     except BaseException:
-        server.kill()
-        server.wait()
+        server.process.kill()
+        server.process.wait()
         raise
 
 
@@ -277,8 +306,9 @@ def _checked(running: Connection, region: str, time_scale: float) -> Connection:
     return running
 
 
-def _wait_until_healthy(home: Path, server: subprocess.Popen[bytes], log_path: Path, log_start: int) -> Connection:
+def _wait_until_healthy(home: Path, begun: Begun) -> Connection:
     """The connection of this server, or of the one that somebody else started meanwhile and that won the lock."""
+    server = begun.process
     deadline = time.monotonic() + _UP_SECONDS
     while (server.poll() is None or (server.returncode == LOST_LOCK and _is_running(home))) and (
         time.monotonic() < deadline
@@ -289,13 +319,13 @@ def _wait_until_healthy(home: Path, server: subprocess.Popen[bytes], log_path: P
                 connection.control("GET", "status")
                 return connection
         time.sleep(0.05)
-    with log_path.open("rb") as log:
-        log.seek(log_start)
+    with begun.log_path.open("rb") as log:
+        log.seek(begun.log_start)
         tail = log.read().decode(errors="replace").splitlines()[-_LOG_TAIL_LINES:]
     why = f"did not answer within {_UP_SECONDS:g} s" if server.poll() is None else f"ended with {server.returncode}"
     raise KelpieError(
         "The local cloud did not start",
-        f"Its server {why}. The end of {log_path}:\n" + "\n".join(f"  {line}" for line in tail),
+        f"Its server {why}. The end of {begun.log_path}:\n" + "\n".join(f"  {line}" for line in tail),
     )
 
 

@@ -9,6 +9,7 @@ A type that is neither ours nor moto's is created as an empty stand-in and liste
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import pickle
@@ -264,6 +265,7 @@ def _implementation(resource_type: str, cloud: Cloud) -> ResourceType:
         return compute_resources.CustomResource(cloud)
     if resource_type in _IMPLEMENTATIONS:
         return _IMPLEMENTATIONS[resource_type](cloud)
+    importlib.import_module("moto.apigateway.models")  # left out until now, see service_models.py
     if resource_type in parsing.get_model_map():
         return _MotoType(cloud, parsing.get_model_map()[resource_type])
     _log.warning("%s exists in the local cloud in name only", resource_type)

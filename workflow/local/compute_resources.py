@@ -358,9 +358,9 @@ class CustomResource(ResourceType):
             **more,
         }
         response = self.cloud.client("lambda").invoke(FunctionName=function, Payload=json.dumps(event).encode())
+        returned = response["Payload"].read().decode(errors="replace")[:1000]
         answer = self.cloud.take_answer(request_id)
         if answer is None:
-            returned = response["Payload"].read().decode(errors="replace")[:1000]
             raise CustomResourceFailed(f"The Lambda {function} ended without an answer to CloudFormation: {returned}")
         if answer.get("Status") != "SUCCESS":
             raise CustomResourceFailed(f"{function} answered: {answer.get('Reason') or 'FAILED, without a reason'}")

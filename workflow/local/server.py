@@ -68,6 +68,7 @@ CONTROL_PREFIX = "/kelpie/"
 
 _FOLDERS_OF_A_RUN = ("jobs", "endpoints", "sandboxes")
 _LOCK_PATIENCE_SECONDS = 2.0
+_COLLECT_AFTER_OBJECTS = 50_000
 _MAX_CONTROL_BODY_BYTES = 64 * 1024
 
 StartResponse = Callable[..., Any]
@@ -218,6 +219,8 @@ def install_hooks(engine: Engine) -> None:
     for name in HOOKING_MODULES:
         importlib.import_module(f"workflow.local.{name}").install(engine)
     gc.freeze()
+    # Frozen objects do not count, so that every collection would soon be one of all others: a tenth of a second each.
+    gc.set_threshold(_COLLECT_AFTER_OBJECTS)
     gc.enable()
 
 
@@ -301,16 +304,18 @@ def serve(home: Path, region: str, time_scale: float, port: int) -> None:
 
 
 def main() -> None:
-    """Parse the flags of `cloud.up` and serve."""
+    """Parse the flags of `cloud.begin`, read the settings that `cloud.up` tells, and serve."""
     parser = argparse.ArgumentParser(description="The local cloud's server; start it with: kelpie local up")
     parser.add_argument("--home", type=Path, required=True)
-    parser.add_argument("--region", required=True)
-    parser.add_argument("--time-scale", type=float, required=True)
     parser.add_argument("--port", type=int, default=0)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for noisy in ("botocore", "boto3", "urllib3", "werkzeug"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    told = sys.stdin.read()
+    if not told:  # who started it ended before it knew the settings
+        return
+    settings = json.loads(told)
     try:
         lock = take_lock(arguments.home)
     except AlreadyRunning as error:
@@ -321,7 +326,7 @@ def main() -> None:
         shutil.rmtree(arguments.home / name, ignore_errors=True)
     exit_code = 1
     try:
-        serve(arguments.home, arguments.region, arguments.time_scale, arguments.port)
+        serve(arguments.home, str(settings["region"]), float(settings["time_scale"]), arguments.port)
         exit_code = 0
     except Exception:
         _log.exception("The local cloud's server failed")

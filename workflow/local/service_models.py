@@ -1,35 +1,124 @@
-"""The data that botocore and moto read from disk: each of it once for the whole server, and none that nothing needs.
+"""What botocore and moto read from disk: each of it once for the whole server, and nothing that nothing needs.
 
 Every boto3 session reads AWS's endpoints and service models anew, megabytes of JSON, and the server makes one for each
-role. moto reads, when it is imported, in which zone each type of EC2 instance is offered; there are none here.
+role. moto reads the same models again beside them, and, when it is imported, in which Region and zone each type of EC2
+instance is offered; there are none here. Its CloudFormation imports every service that has resource types; API Gateway,
+with a library that checks OpenAPI documents, takes longer than the others together. It makes an RSA key for every KMS
+key, those that nobody can sign with included; and Flask compiles for every route how its URL would be written.
 """
 
 from __future__ import annotations
 
-from functools import cache
+import importlib
+import sys
+from collections.abc import Callable
+from functools import cache, cached_property
+from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import botocore.session
+import moto
 import moto.utilities.utils
+from botocore.loaders import Loader
+from moto.core import loaders
+from moto.core import utils as core_utils
+from moto.kms.utils import generate_private_key
+from werkzeug.routing import Rule
 
 from workflow.local.authorization import replace
 
 if TYPE_CHECKING:
     from workflow.local.engine import Engine
 
-HOOKS: tuple[str, ...] = ("moto.utilities.utils.load_resource",)
+HOOKS: tuple[str, ...] = (
+    "moto.apigateway.models",
+    "moto.core.loaders.create_loader",
+    "moto.core.utils._load_service_model",
+    "moto.kms.models.generate_private_key",
+    "moto.utilities.utils.load_resource",
+)
 
 _NOT_NEEDED = "ec2/resources/instance_type"
+_ENDPOINT_PREFIX = {"ec2": "ec2"}
+"""Asked for when moto is imported; the largest of all service models says no more. Source: botocore 1.44.5."""
 
 _original_create_loader = botocore.session.create_loader
 _original_load_resource = moto.utilities.utils.load_resource
+_original_compile_builder = Rule._compile_builder
+_original_available_regions = botocore.session.Session.get_available_regions
 
 
 def install(engine: Engine) -> None:  # noqa: ARG001
-    """Let all sessions share one loader; comes before whatever imports moto's EC2."""
-    replace(botocore.session, "create_loader", cache(_original_create_loader))
-    replace(moto.utilities.utils, "load_resource", _load_resource)
+    """Let all sessions and moto share one loader; comes before whatever imports moto's EC2."""
+    for owner, name, replacement in (
+        (botocore.session, "create_loader", cache(_original_create_loader)),
+        (botocore.session.Session, "get_available_regions", _available_regions),
+        (core_utils, "_load_service_model", _load_service_model),
+        (moto.utilities.utils, "load_resource", _load_resource),
+        (Rule, "_compile_builder", _compile_builder),
+    ):
+        replace(owner, name, replacement)
+    _import_cloudformation()
+    replace(importlib.import_module("moto.kms.models"), "generate_private_key", LaterKey)
+
+
+class LaterKey:
+    """A private key that is made when somebody uses it."""
+
+    def __init__(self, key_spec: str) -> None:
+        self._key_spec = key_spec
+
+    @cached_property
+    def _key(self) -> Any:
+        return generate_private_key(self._key_spec)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._key, name)
+
+
+def _compile_builder(self: Rule, append_unknown: bool = True) -> Callable[..., tuple[str, str]]:
+    """What writes a route's URL, compiled when the first one is written: moto answers, and links to nothing."""
+    compiled = cache(lambda: _original_compile_builder(self, append_unknown))
+    return lambda *arguments, **named: compiled()(*arguments, **named)
 
 
 def _load_resource(filename: str, *arguments: Any, **named: Any) -> Any:
     return {} if filename.startswith(_NOT_NEEDED) else _original_load_resource(filename, *arguments, **named)
+
+
+@cache
+def _moto_loader() -> Loader:
+    return loaders.create_loader()
+
+
+def _load_service_model(service_name: str, model_name: str) -> dict[str, Any]:
+    """botocore's model itself where moto adds nothing to it."""
+    adds = any(Path(moto.__file__).parent.glob(f"{service_name.replace('-', '')}/*/{model_name}.moto-extras.json*"))
+    loader: Loader = _moto_loader() if adds else botocore.session.create_loader(None)  # as sessions call it
+    model: dict[str, Any] = loader.load_service_model(service_name, model_name)
+    return model
+
+
+def _available_regions(
+    self: Any, service_name: str, partition_name: str = "aws", allow_non_regional: bool = False
+) -> list[str]:
+    prefix = _ENDPOINT_PREFIX.get(service_name)
+    if prefix is None:
+        regions: list[str] = _original_available_regions(self, service_name, partition_name, allow_non_regional)
+        return regions
+    resolver = self._get_internal_component("endpoint_resolver")
+    return list(resolver.get_available_endpoints(prefix, partition_name, allow_non_regional))
+
+
+def _import_cloudformation() -> None:
+    """Import moto's CloudFormation before API Gateway, which cloudformation.py imports for a type that nobody knows."""
+    if "moto.apigateway" in sys.modules:
+        return
+    left_out = ModuleType("moto.apigateway")
+    left_out.models = None  # type: ignore[attr-defined]
+    sys.modules["moto.apigateway"] = left_out
+    try:
+        importlib.import_module("moto.cloudformation.parsing")
+    finally:
+        del sys.modules["moto.apigateway"]

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from graphlib import TopologicalSorter
 from typing import Any
 
@@ -28,6 +30,7 @@ HOOKS: tuple[str, ...] = (
 
 Template = Mapping[str, Any]
 _SUB_REFERENCE = re.compile(r"\$\{([^!.}]+)[.}]")
+_CUSTOM = ("Custom::", "AWS::CloudFormation::CustomResource")
 _KEPT = ("Retain", "RetainExceptOnCreate")  # the same thing once the stack was created
 
 
@@ -58,12 +61,17 @@ def references(node: Any) -> Iterator[str]:
 
 def in_order(described: Template) -> list[str]:
     """Logical names, each after those that it depends on. Raises: graphlib.CycleError."""
-    graph: dict[str, list[str]] = {}
-    for name, resource in described.items():
-        named = resource.get("DependsOn", [])
-        wanted = [*references(resource.get("Properties", {})), *([named] if isinstance(named, str) else named)]
-        graph[name] = sorted({other for other in wanted if other in described and other != name})
+    graph = {
+        name: sorted(other for other in _needed(resource) if other in described and other != name)
+        for name, resource in described.items()
+    }
     return list(TopologicalSorter(graph).static_order())
+
+
+def _needed(resource: Template) -> set[str]:
+    """What a resource refers to, or says that it depends on."""
+    named = resource.get("DependsOn", [])
+    return {*references(resource.get("Properties", {})), *([named] if isinstance(named, str) else named)}
 
 
 def diff(
@@ -102,16 +110,7 @@ def update(resource_map: ResourceMap, template: Template, parameters: Mapping[st
     resource_map.load_conditions()
     described = template["Resources"]
     resource_map._resource_json_map = described
-    for name in in_order(described):
-        if not _is_wanted(resource_map, described[name]):
-            continue
-        if name in existing:
-            changed = parsing.parse_and_update_resource(
-                name, described[name], resource_map, resource_map._account_id, resource_map._region_name
-            )
-            resource_map._parsed_resources[name] = changed
-        else:
-            _ = resource_map[name]  # which creates it
+    _make(resource_map, described, existing)
     for resource in reversed(list(_existing(resource_map).values())):
         keep = described.get(resource.logical_resource_id, {}).get("UpdateReplacePolicy") in _KEPT
         resource.delete_replaced(keep)
@@ -120,6 +119,32 @@ def update(resource_map: ResourceMap, template: Template, parameters: Mapping[st
             if described_before[name].get("DeletionPolicy") not in _KEPT:
                 existing[name].delete(resource_map._account_id, resource_map._region_name)
             resource_map._parsed_resources.pop(name, None)
+
+
+def _make(resource_map: ResourceMap, described: Template, existing: Mapping[str, Any]) -> None:
+    """Create and change what is wanted. What needs no custom resource is made while the Lambda of that one runs."""
+    waited_for: dict[str, Future[Any]] = {}
+    with ThreadPoolExecutor(thread_name_prefix="custom-resource") as pool:
+        for name in in_order(described):
+            if not _is_wanted(resource_map, described[name]):
+                continue
+            for other in [other for other in waited_for if other in _needed(described[name])]:
+                waited_for.pop(other).result()
+            if name in existing:
+                changed = parsing.parse_and_update_resource(
+                    name, described[name], resource_map, resource_map._account_id, resource_map._region_name
+                )
+                resource_map._parsed_resources[name] = changed
+            elif described[name]["Type"].startswith(_CUSTOM):
+                waited_for[name] = pool.submit(copy_context().run, _create, resource_map, name)
+            else:
+                _create(resource_map, name)
+        for future in waited_for.values():
+            future.result()
+
+
+def _create(resource_map: ResourceMap, name: str) -> None:
+    _ = resource_map[name]  # which creates it
 
 
 def delete(resource_map: ResourceMap, kept: Collection[str] = _KEPT) -> None:

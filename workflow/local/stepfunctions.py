@@ -39,7 +39,7 @@ from moto.stepfunctions.parser.backend.execution import Execution
 from moto.stepfunctions.parser.models import StepFunctionsParserBackend
 from moto.stepfunctions.responses import StepFunctionResponse
 
-from workflow.local import authorization, definition_check, machine_versions, state_tasks
+from workflow.local import authorization, definition_check, definition_parser, machine_versions, state_tasks
 from workflow.local.authorization import replace
 from workflow.local.identity import AccessDenied, Principal
 
@@ -51,6 +51,7 @@ _ASL = "moto.stepfunctions.parser.asl"
 _TASK = f"{_ASL}.component.state.exec.state_task"
 HOOKS: tuple[str, ...] = (
     *definition_check.HOOKS,
+    *definition_parser.HOOKS,
     *machine_versions.HOOKS,
     *state_tasks.HOOKS,
     f"{_ASL}.utils.boto_client.boto_client_for",
@@ -58,7 +59,6 @@ HOOKS: tuple[str, ...] = (
     f"{_ASL}.component.intrinsic.argument.argument.extract_json",
     f"{_ASL}.eval.environment.Environment.set_error",
     f"{_ASL}.eval.states.extract_json",
-    f"{_ASL}.parse.asl_parser.AmazonStateLanguageParser.parse",
     f"{_TASK}.lambda_eval_utils.boto_client_for",
     f"{_TASK}.service.state_task_service_aws_sdk.boto_client_for",
     f"{_TASK}.service.state_task_service_dynamodb.boto_client_for",
@@ -87,7 +87,6 @@ _HISTORY_PAGE = 1000
 _INDEFINITE_PATH = re.compile(r"\*|\.\.|\?\(|\[[^\]'\"]*[:,]")
 _FORBIDDEN_IN_NAMES = set(' <>{}[]?*"#%\\^|~`$&,;:/')  # Source: StartExecution API reference, Nov 2026
 
-_original_parse = AmazonStateLanguageParser.parse
 _original_service_for = state_task_service_factory.state_task_service_for
 _original_extract_json = json_path.extract_json
 _original_set_error = Environment.set_error
@@ -101,8 +100,7 @@ _original_describe = StepFunctionResponse.describe_execution
 def install(engine: Engine) -> None:
     """Make moto's Step Functions run with this engine's roles and clock."""
     logging.getLogger(_ASL).setLevel(logging.CRITICAL)  # it logs every failed state with its whole definition
-    # Half a second for Kelpie's definition. What it gives holds nothing of an execution: that is in the environment.
-    replace(AmazonStateLanguageParser, "parse", staticmethod(lru_cache(maxsize=16)(_original_parse)))
+    replace(AmazonStateLanguageParser, "parse", staticmethod(definition_parser.parse))
     state_tasks.install(engine)
     _install_clients(engine)
     _install_time(engine.clock)

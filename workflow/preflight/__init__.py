@@ -10,9 +10,9 @@ import datetime
 import json
 from typing import TYPE_CHECKING
 
-from workflow import definition
 from workflow.cost.costs import planned_parameters
 from workflow.deployment import template
+from workflow.deployment.rendered import rendered
 from workflow.preflight import (
     costs,
     images,
@@ -74,7 +74,7 @@ def subject_of(config: Config, account: Account | None = None, *, today: datetim
     whole = template.parse(template.TEMPLATE_FILE.read_text(encoding="utf-8"))
     return Subject(
         config=config,
-        definition=json.loads(definition.render(config)),
+        definition=json.loads(rendered(config)),
         template=whole,
         parameters=planned_parameters(config, whole),
         account=account,

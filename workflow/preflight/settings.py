@@ -15,6 +15,10 @@ from workflow import instances
 from workflow.preflight import images
 from workflow.preflight.findings import Finding, Subject, error, info, warning
 
+RATE_FOR_ALL = 0.0003
+HIGHEST_RATE_FOR_ALL = 0.001
+"""Peak learning rates for AdamW and a pretrained backbone; the default, for a head alone, is twenty times the first."""
+
 
 def check(subject: Subject) -> Iterator[Finding]:
     """Instance types, machines and images that do not fit together, and settings that switch something off."""
@@ -42,6 +46,14 @@ def check(subject: Subject) -> Iterator[Finding]:
             "training.weights",
             "On AWS the training job fails.",
             'Set weights = "channel", and [weights] file to a file with the weights.',
+        )
+    if config.training.trainable == "all" and config.training.learning_rate > HIGHEST_RATE_FOR_ALL:
+        yield warning(
+            f"learning_rate = {config.training.learning_rate:g} suits a head, and trainable = all changes all weights.",
+            "training.learning_rate",
+            "Steps of this size destroy what the pretrained backbone knows: the loss grows, and the quality gate "
+            "refuses the model after the whole training is paid for.",
+            f'Set learning_rate = {RATE_FOR_ALL:g} in the section [training], or trainable = "head".',
         )
     if not config.training.managed_spot:
         yield info(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training import features
+from training import reading
 from workflow.cost import scaling
 from workflow.cost.scaling import Measured, Work, estimates, job_seconds, table, worthwhile
 
@@ -91,4 +91,4 @@ def test_measurements_that_make_no_sense_are_refused_by_name(key: str, value: ob
 
 
 def test_a_block_has_as_many_pictures_as_training_makes_of_it() -> None:
-    assert scaling.BLOCK_PICTURES == features.BLOCK
+    assert scaling.BLOCK_PICTURES == reading.BLOCK

@@ -135,14 +135,16 @@ def test_an_environment_without_a_package_gets_it_from_the_channel_and_keeps_wha
         (source / name).write_bytes((room.parent / name).read_bytes())
     (source / "training" / "requirements.txt").write_text("breeds>=1\ncollies\n")
     (source / "training" / "main.py").write_text(
-        "import breeds, collies\ndef main():\n    print(breeds.VERSION, collies.VERSION)\n    return 7\n"
+        "import breeds, collies\ndef main(reading):\n"
+        "    print(reading, breeds.VERSION, collies.VERSION)\n    return 7\n"
     )
+    (source / "training" / "reading.py").write_text("import collies\ndef begin(*_):\n    return 'begun'\n")
     (source / "train.py").write_bytes((room / "entry_point.py").read_bytes())
     environment = {"SM_CHANNEL_WHEELS": str(new), "PATH": os.environ["PATH"], "PIP_INDEX_URL": "http://127.0.0.1:9/"}
     result = subprocess.run(
         [python, "train.py"], cwd=source, env=environment, capture_output=True, text=True, check=False
     )
-    assert (result.returncode, result.stdout.split()[-2:]) == (7, ["1.0", "3.0"]), result.stderr
+    assert (result.returncode, result.stdout.split()[-3:]) == (7, ["begun", "1.0", "3.0"]), result.stderr
 
 
 def test_wheels_that_do_not_make_up_for_what_is_missing_fail_the_job_in_words(

@@ -1,0 +1,109 @@
+"""The short way of parsing a definition finds what moto's own parser finds, once for each text."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from moto.stepfunctions.parser.asl.antlr.runtime.ASLLexer import ASLLexer
+from moto.stepfunctions.parser.asl.parse.asl_parser import AmazonStateLanguageParser, ASLParserException
+
+from workflow.local import definition_parser
+
+GOLDEN = Path(__file__).parents[1] / "contracts/golden/definition.json"
+DEFINITION = re.sub(r"\$\{(\w+)\}", lambda found: "aws" if found[1] == "Partition" else "x", GOLDEN.read_text())
+
+
+@pytest.fixture(autouse=True)
+def parsed_by_moto(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The texts that moto's own parser was asked about."""
+    asked: list[str] = []
+
+    def parse(definition: str) -> Any:
+        asked.append(definition)
+        return AmazonStateLanguageParser.parse(definition)
+
+    definition_parser.parse.cache_clear()
+    monkeypatch.setattr(definition_parser, "_original_parse", parse)
+    return asked
+
+
+def test_the_tree_of_kelpies_definition_is_the_one_that_moto_finds(parsed_by_moto: list[str]) -> None:
+    _, tree = definition_parser.parse(DEFINITION)
+    _, expected = AmazonStateLanguageParser.parse(DEFINITION)
+    assert shape(tree) == shape(expected)
+    assert parsed_by_moto == []
+
+
+def shape(tree: Any) -> Any:
+    """A parse tree as nested lists of rules and texts."""
+    if not hasattr(tree, "children"):
+        return tree.getText()
+    return [type(tree).__name__, *(shape(child) for child in tree.children or ())]
+
+
+def test_a_text_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[str] = []
+    tree_of = definition_parser.tree_of
+    monkeypatch.setattr(definition_parser, "tree_of", lambda text: parsed.append(text) or tree_of(text))
+    text = '{"StartAt": "A", "States": {"A": {"Type": "Succeed"}}}'
+    assert definition_parser.parse(text) is definition_parser.parse(text)
+    assert parsed == [text]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"StartAt": "A",\n "States": {"A": {"Type": "Succeed", "Nonsense": 1}}}',
+        '{"StartAt": "A",\n "States": {"A": {"Type": "Wait", "Seconds": 1 0, "End": true}}}',
+        '{"StartAt": "A" ~,\n "States": {}}',
+        "no JSON",
+    ],
+)
+def test_what_is_wrong_is_said_as_moto_says_it(
+    text: str, parsed_by_moto: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ASLParserException) as expected:
+        AmazonStateLanguageParser.parse(text)
+    with pytest.raises(ASLParserException) as raised:
+        definition_parser.parse(text)
+    # What could have come instead depends on what the parser has seen before.
+    places = [[error.partition(" expecting ")[0] for error in found.value.errors] for found in (raised, expected)]
+    assert places[0] == places[1] != []
+    assert parsed_by_moto == [text]
+    capsys.readouterr()  # the lexer of moto prints
+
+
+def test_blanks_in_strings_stay() -> None:
+    text = '{ "Comment": "a \\" b\\\\", "StartAt": "A  B", "States": { "A  B": { "Type": "Succeed" } } }'
+    _, tree = definition_parser.parse(text)
+    assert '"a \\" b\\\\","StartAt":"A  B"' in tree.getText()
+
+
+TEXT = st.text(st.sampled_from("$.%{}[]()'\\\"/ aStates\u00e9\n") | st.characters(codec="utf-8"), max_size=12)
+STARTS = st.sampled_from(["", "$", "$$", "$.", "$[", "$a", "{%", "States.", "States.Format(", "States"])
+ENDS = st.sampled_from(["", "$", ".$", ".$ ", "%}", ")", "\\"])
+
+
+@given(STARTS, TEXT, ENDS)
+def test_a_string_has_the_type_that_the_lexer_gives_it(start: str, text: str, end: str) -> None:
+    lexeme = json.dumps(start + text + end, ensure_ascii=False)
+    try:
+        expected = definition_parser.lexed_type(lexeme)
+    except ValueError:  # moto's own parser is asked then
+        with pytest.raises(ValueError, match="not one token"):
+            definition_parser.token_type(lexeme)
+        return
+    assert definition_parser.token_type(lexeme) == expected
+
+
+def test_the_words_and_signs_of_the_grammar_have_the_types_that_the_lexer_gives_them() -> None:
+    assert ASLLexer.modeNames == ["DEFAULT_MODE"]
+    literals = definition_parser._literals()
+    assert len(literals) > 100
+    assert {text: definition_parser.lexed_type(text) for text in literals} == literals
