@@ -1,9 +1,9 @@
-"""The parts of a request without a server: `python runtime_probe.py MODEL_FOLDER PICTURE SECONDS`.
+"""The parts of a request without a server: `python runtime_probe.py MODEL_FOLDER PICTURE`.
 
 Runs in the serving environment, with the archive's own `code/` in the path, and imports nothing else. A thread on every
-core works at once, as in the server under load: alone, a core is faster. Prints JSON: `per_second`, pictures that the
-model alone takes, and CPU milliseconds of a picture: `model_ms` (from pixels, so with their normalisation),
-`decode_ms` and `resize_ms`.
+core works at once, as in the server under load: alone, a core is faster. Says its precision, and then for each line of
+seconds that it reads, as JSON: `per_second`, pictures that the model alone takes, and CPU milliseconds of a picture:
+`model_ms` (from pixels, so with their normalisation), `decode_ms` and `resize_ms`.
 """
 
 from __future__ import annotations
@@ -49,17 +49,20 @@ def measured(function: Callable[[], object], seconds: float) -> tuple[float, flo
 
 
 def main() -> None:
-    """Load, measure, print."""
-    folder, picture, seconds = sys.argv[1], Path(sys.argv[2]).read_bytes(), float(sys.argv[3])
+    """Load, and measure whenever asked."""
+    folder, picture = sys.argv[1], Path(sys.argv[2]).read_bytes()
     model = model_fn(folder)
     input = model.contract.input
     image = decode(picture, minimum_side=2 * input.resize_size)
     pixels_NHWC = np.asarray(resize_and_crop(image, input))[None]
-    per_second, model_ms = measured(lambda: model.network.run(pixels_NHWC), seconds)
-    _, decode_ms = measured(lambda: decode(picture, minimum_side=2 * input.resize_size), seconds / 4)
-    _, resize_ms = measured(lambda: resize_and_crop(image, input), seconds / 4)
-    parts = {"model_ms": model_ms, "decode_ms": decode_ms, "resize_ms": resize_ms}
-    print(json.dumps({"precision": model.network.precision, "per_second": per_second, **parts}))
+    print(json.dumps({"precision": model.network.precision}), flush=True)
+    for line in sys.stdin:
+        seconds = float(line)
+        per_second, model_ms = measured(lambda: model.network.run(pixels_NHWC), seconds)
+        _, decode_ms = measured(lambda: decode(picture, minimum_side=2 * input.resize_size), seconds / 4)
+        _, resize_ms = measured(lambda: resize_and_crop(image, input), seconds / 4)
+        parts = {"model_ms": model_ms, "decode_ms": decode_ms, "resize_ms": resize_ms}
+        print(json.dumps({"per_second": per_second, **parts}), flush=True)
 
 
 if __name__ == "__main__":

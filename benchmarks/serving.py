@@ -13,9 +13,9 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,22 @@ QUICK = (
 )
 
 
+@dataclass(frozen=True)
+class Slice:
+    """CPU milliseconds of a request under the main load, and right before it those of its parts without a server."""
+
+    request_ms: float
+    model_ms: float
+    decode_ms: float
+    resize_ms: float
+    per_second: float
+    """Pictures that the model alone takes, on all cores."""
+
+
+SLICES, SLICE_SECONDS = 8, 1.0
+"""Of a round: short ones, because a machine's speed changes with its neighbours from one second to the next."""
+
+
 @dataclass
 class Measured:
     """What was measured of one contestant, a value for each round."""
@@ -72,16 +88,18 @@ class Measured:
     pss_bytes: list[int] = field(default_factory=list)
     ping_seconds: list[float] = field(default_factory=list)
     answer_seconds: list[float] = field(default_factory=list)
-    model_cpu_ms: list[float] = field(default_factory=list)
-    """CPU milliseconds of the model alone, before and after the main load; so are the parts below."""
-    model_per_second: list[float] = field(default_factory=list)
-    decode_cpu_ms: list[float] = field(default_factory=list)
-    resize_cpu_ms: list[float] = field(default_factory=list)
+    slices: list[Slice] = field(default_factory=list)
+    """Of all rounds."""
 
-    def model_share(self, condition: str) -> float:
-        """The model's share of a request's CPU time: the median of the rounds, of which each has met one machine."""
-        rounds = zip(self.model_cpu_ms, self.cpu_ms[condition], strict=True)
-        return statistics.median(model_ms / request_ms for model_ms, request_ms in rounds)
+    def part(self, name: str) -> float:
+        """The median of a field of the slices."""
+        values: list[float] = [getattr(one, name) for one in self.slices]
+        return statistics.median(values)
+
+    @property
+    def model_share(self) -> float:
+        """The model's share of a request's CPU time under the main load: the median of the slices' own."""
+        return statistics.median(one.model_ms / one.request_ms for one in self.slices)
 
 
 # --- one server ------------------------------------------------------------------------------------------------------
@@ -165,14 +183,9 @@ def measure_one(
             if checked.unanswered:
                 raise ChildFailed(f"{contestant.name} does not answer: {condition.name}:\n{child.tail()}")
             loaded = Plan(*request, checked.best, classes, condition.concurrency, condition.seconds)
-            is_probed = contestant.precision and condition.name == MAIN
-            probes = [probe(contestant, files["small"][0], condition.seconds / 4)] if is_probed else []
             before = child.cpu_seconds
             report = load(loaded, contestant.name)
             spent = child.cpu_seconds - before
-            if is_probed:
-                probes.append(probe(contestant, files["small"][0], condition.seconds / 4))
-                _note(probes, measured)
             answers = len(report.latencies_ms)
             if not answers:
                 raise ChildFailed(f"{contestant.name} answered nothing: {condition.name}")
@@ -180,37 +193,48 @@ def measure_one(
             measured.cpu_ms.setdefault(condition.name, []).append(spent * 1000 / answers)
             if condition.name == MAIN:
                 measured.pss_bytes.append(child.pss_bytes)
+                if contestant.precision:
+                    measured.slices += sliced(contestant, child, loaded, files["small"][0])
 
 
-def probe(contestant: Contestant, picture: Path, seconds: float) -> dict[str, float]:
-    """What `runtime_probe` says: the parts of a request, in the serving environment and without a server."""
-    program = ROOT / "benchmarks" / "runtime_probe.py"
-    done = subprocess.run(
-        [str(serving_python()), str(program), str(contestant.model), str(picture), str(seconds)],
-        capture_output=True,
-        text=True,
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(contestant.model / "code"), "PYTHONDONTWRITEBYTECODE": "1"},
-        timeout=300,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise ChildFailed(f"{contestant.name} alone failed:\n{done.stderr[-2000:]}")
-    said = json.loads(done.stdout.splitlines()[-1])
-    if said["precision"] != contestant.precision:
-        raise ChildFailed(f"{contestant.name} computes in {said['precision']} on this machine")
-    del said["precision"]
-    return dict(said)
+def sliced(contestant: Contestant, child: Child, plan: Plan, picture: Path) -> Iterator[Slice]:
+    """Short loads of the server, and before each of them its parts alone, in turn."""
+    seconds = min(SLICE_SECONDS, plan.seconds)
+    with alone(contestant, picture) as parts:
+        for _ in range(SLICES):
+            taken = parts(seconds / 2)
+            before = child.cpu_seconds
+            answers = len(load(replace(plan, seconds=seconds), contestant.name).latencies_ms)
+            yield Slice((child.cpu_seconds - before) * 1000 / max(1, answers), **taken)
 
 
-def _note(probes: Sequence[dict[str, float]], measured: Measured) -> None:
-    kept = {
-        "model_ms": measured.model_cpu_ms,
-        "per_second": measured.model_per_second,
-        "decode_ms": measured.decode_cpu_ms,
-        "resize_ms": measured.resize_cpu_ms,
-    }
-    for name, values in kept.items():
-        values.append(statistics.mean(said[name] for said in probes))
+@contextmanager
+def alone(contestant: Contestant, picture: Path) -> Iterator[Callable[[float], dict[str, float]]]:
+    """`runtime_probe` in the serving environment: from seconds to what it measures in these."""
+    argv = [str(serving_python()), str(ROOT / "benchmarks" / "runtime_probe.py"), str(contestant.model), str(picture)]
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(contestant.model / "code"), "PYTHONDONTWRITEBYTECODE": "1"}
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        stdin, stdout = process.stdin, process.stdout
+
+        def said() -> dict[str, Any]:
+            line = stdout.readline()
+            if not line:
+                raise ChildFailed(f"{contestant.name} alone failed: its messages are above")
+            return dict(json.loads(line))
+
+        def parts(seconds: float) -> dict[str, float]:
+            print(seconds, file=stdin, flush=True)
+            return said()
+
+        try:
+            precision = said()["precision"]
+            if precision != contestant.precision:
+                raise ChildFailed(f"{contestant.name} computes in {precision} on this machine")
+            yield parts
+        finally:
+            process.kill()
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
@@ -233,14 +257,15 @@ def load_table(
         latencies = [value for report in reports for value in report.latencies_ms]
         more: dict[str, float | str] = {f"p{p} ms": percentile(latencies, p / 100) for p in (50, 95, 99)}
         more["CPU ms a request"] = statistics.median(measured.cpu_ms[condition.name])
-        if measured.model_cpu_ms:
-            more["model CPU ms"] = statistics.median(measured.model_cpu_ms)
-            more["of them in the model"] = f"{measured.model_share(condition.name):.0%}"
+        if measured.slices:
+            more["model CPU ms"] = measured.part("model_ms")
+            if condition.name == MAIN:
+                more["of a request in the model"] = f"{measured.model_share:.0%}"
         if refused := sum(report.refused for report in reports):
             more["503, tried again"] = refused
         if unanswered := sum(report.unanswered for report in reports):
             more["unanswered at the end"] = unanswered
-        limit = statistics.median(measured.model_per_second) if measured.model_per_second else None
+        limit = measured.part("per_second") if measured.slices else None
         precision = name.removeprefix("Kelpie ")
         agreement = "float32 by eager PyTorch" if name == precision else said.get(precision, "")
         rows.append(Row(name, [rate(r) for r in reports], agreement, limit, more))
@@ -286,19 +311,19 @@ def parts_table(found: dict[str, Measured]) -> Table:
     """Where the CPU time of a request goes."""
     rows = []
     for name, each in found.items():
-        if each.model_cpu_ms:
+        if each.slices:
             parts = {
-                "the model": statistics.median(each.model_cpu_ms),
-                "decoding the JPEG": statistics.median(each.decode_cpu_ms),
-                "scaling it": statistics.median(each.resize_cpu_ms),
+                "the model": each.part("model_ms"),
+                "decoding the JPEG": each.part("decode_ms"),
+                "scaling it": each.part("resize_ms"),
             }
-            request_ms = each.cpu_ms[MAIN]
+            request_ms = [one.request_ms for one in each.slices]
             rest = statistics.median(request_ms) - sum(parts.values())
-            share = f"{each.model_share(MAIN):.0%}"
-            rows.append(Row(name, request_ms, more={**parts, "all the rest": rest, "in the model": share}))
+            more: dict[str, float | str] = {**parts, "all the rest": rest, "in the model": f"{each.model_share:.0%}"}
+            rows.append(Row(name, request_ms, more=more))
     note = (
-        "Each part was measured without a server, on all cores at once, before and after the load. The parts are "
-        "medians, and so is the share, of the rounds': with few rounds they need not add up."
+        f"Slices of {SLICE_SECONDS:g} s, in turn: the parts without a server, on all cores at once, and the server "
+        "under load. The parts are medians, and so is the share, of the slices': they need not add up."
     )
     return Table(f"CPU time of a request, {MAIN}", "CPU ms", "lower", rows, note=note)
 
@@ -307,10 +332,10 @@ def hardware_table(found: dict[str, Measured], measured: limits.Limits) -> Table
     """The model alone against the machine's matrix products."""
     rows = []
     for name, each in found.items():
-        if each.model_per_second:
+        if each.slices:
             gemm = measured.gemm(name.removeprefix("Kelpie "))
             limit = None if gemm is None else gemm / GFLOP_PER_PICTURE
-            rows.append(Row(name, each.model_per_second, limit=limit))
+            rows.append(Row(name, [one.per_second for one in each.slices], limit=limit))
     note = "A ResNet-50 at 224 pixels is 8.18 GFLOP. The limit is torch's product of two large square matrices."
     limit_name = "the matrix product's speed"
     return Table("The model alone, a thread a core", "pictures/s", "higher", rows, limit_name=limit_name, note=note)

@@ -58,21 +58,21 @@ def test_answers_a_second_count_until_the_last_answer() -> None:
     assert serving.rate(Report(seconds=4.0, latencies_ms=[1.0] * 10)) == 2.5
 
 
-def measured(milliseconds: float, **more: list[float]) -> serving.Measured:
+def measured(milliseconds: float, *slices: serving.Slice) -> serving.Measured:
     """One round of the main load: 100 answers that took 1, 2, ... times as long."""
     report = Report(seconds=10.0, latencies_ms=[milliseconds * n for n in range(1, 101)], refused=2)
-    return serving.Measured({serving.MAIN: [report]}, {serving.MAIN: [25.0]}, **more)  # type: ignore[arg-type]
+    return serving.Measured({serving.MAIN: [report]}, {serving.MAIN: [25.0]}, slices=list(slices))
 
 
 def test_a_server_s_row_has_its_tail_its_share_of_the_model_and_why_others_are_missing() -> None:
     found = {
         serving.AS_IS: measured(2.0),
-        "Kelpie int8": measured(1.0, model_cpu_ms=[20.0], model_per_second=[40.0]),
+        "Kelpie int8": measured(1.0, serving.Slice(25.0, 20.0, 1.0, 0.5, 40.0)),
     }
     table = serving.load_table(serving.WHOLE[0], found, {"TorchServe": "needs Java"}, {"int8": "agreement 99%"})
     row = table.row("Kelpie int8")
     assert (row.more["p50 ms"], row.more["p95 ms"], row.more["p99 ms"]) == (50.0, 95.0, 99.0)
-    assert row.more["of them in the model"] == "80%"
+    assert row.more["of a request in the model"] == "80%"
     assert row.more["503, tried again"] == 2
     assert row.quality == "agreement 99%"
     assert table.share_of_limit(row) == 10 / 40
@@ -81,10 +81,10 @@ def test_a_server_s_row_has_its_tail_its_share_of_the_model_and_why_others_are_m
     assert table.headlines == ("Kelpie int8",)
 
 
-def test_the_model_s_share_is_that_of_each_round_because_a_machine_s_speed_changes_between_them() -> None:
-    found = measured(1.0, model_cpu_ms=[20.0, 36.0, 9.0], decode_cpu_ms=[1.0, 2.0, 3.0], resize_cpu_ms=[0.5] * 3)
-    found.cpu_ms[serving.MAIN] = [25.0, 40.0, 10.0]
-    assert found.model_share(serving.MAIN) == 0.9
+def test_the_model_s_share_is_that_of_each_slice_because_a_machine_s_speed_changes_between_them() -> None:
+    slices = [(25.0, 20.0, 1.0, 0.5, 40.0), (40.0, 36.0, 2.0, 0.5, 30.0), (10.0, 9.0, 3.0, 0.5, 90.0)]
+    found = measured(1.0, *(serving.Slice(*values) for values in slices))
+    assert found.model_share == 0.9
     row = serving.parts_table({"the original": measured(3.0), "Kelpie int8": found}).row("Kelpie int8")
     assert row.median == 25.0
     assert row.more == {
