@@ -6,15 +6,19 @@ import json
 import os
 import subprocess
 import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchmarks.children import ROOT, ChildFailed, environment, free_port
+from benchmarks.environment import cpu_flags
 
 BASELINE_ENVIRONMENT = ROOT / "build" / "bench" / "venv"
 AS_IS = "original handler, as people run it"
 FAIR = "original handler, fair form"
+WITHOUT_AMX = "Kelpie int8, as on a CPU without AMX"
+NO_AMX = {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI"}
+"""Source: oneDNN's documentation, "CPU Dispatcher Control", read 2026-11-22; OpenVINO's own copy of it obeys."""
 _WORKERS = 2
 """Of every baseline: what the original project ran."""
 
@@ -34,6 +38,8 @@ class Contestant:
     """Kelpie's."""
     only_main: bool = False
     """Under the main load only, for which the server around the handler matters."""
+    runtime_env: Mapping[str, str] = field(default_factory=dict)
+    """What its model is loaded with besides, in the server and alone."""
 
 
 def serving_python() -> Path:
@@ -86,6 +92,8 @@ def contestants(models: dict[str, Path], expected: dict[str, dict[str, list[str]
     for precision, folder in models.items():
         right = expected["kelpie"] if precision == "float32" else dict.fromkeys(expected["kelpie"])
         found.append(kelpie(precision, folder, right))
+        if precision == "int8" and "amx_int8" in cpu_flags():
+            found.append(replace(found[-1], name=WITHOUT_AMX, only_main=True, runtime_env=NO_AMX))
     others = {
         "sagemaker-inference's transformer, fair form": gunicorn(toolkit),
         "LitServe, fair form": litserve,

@@ -32,7 +32,7 @@ def versions(names: tuple[str, ...] = LIBRARIES) -> dict[str, str]:
 def record() -> dict[str, Any]:
     """What does not change during a run."""
     about = _cpu_info()
-    flags = about.get("flags", "").split()
+    flags = cpu_flags()
     return {
         "cpu": about.get("model name") or platform.processor() or platform.machine(),
         "cpu_vendor": about.get("vendor_id", ""),
@@ -51,6 +51,11 @@ def record() -> dict[str, Any]:
 def load() -> list[float]:
     """The load averages over 1, 5 and 15 minutes."""
     return [round(value, 2) for value in os.getloadavg()]
+
+
+def cpu_flags() -> frozenset[str]:
+    """What the CPU says that it can do; nothing if it does not say so in /proc/cpuinfo."""
+    return frozenset(_cpu_info().get("flags", "").split())
 
 
 def usable_cores() -> int:

@@ -22,7 +22,16 @@ from typing import Any
 from benchmarks import limits, pictures
 from benchmarks.children import ROOT, Child, ChildFailed, free_port, running
 from benchmarks.client import Plan, Report
-from benchmarks.contestants import AS_IS, FAIR, Contestant, baseline_python, contestants, serving_python, why_not
+from benchmarks.contestants import (
+    AS_IS,
+    FAIR,
+    WITHOUT_AMX,
+    Contestant,
+    baseline_python,
+    contestants,
+    serving_python,
+    why_not,
+)
 from benchmarks.models import PRECISIONS, expectations, quality, speed_models
 from benchmarks.record import Row, Table, percentile
 
@@ -110,7 +119,7 @@ def served(contestant: Contestant, folder: Path, picture: Path, measured: Measur
     """The server, once it has answered `picture`; gives its process and its port."""
     folder.mkdir(parents=True)
     port = free_port()
-    argv, env = contestant.command(port, folder), contestant.env(port, folder)
+    argv, env = contestant.command(port, folder), {**contestant.env(port, folder), **contestant.runtime_env}
     with running(argv, name=contestant.name, cwd=folder, env=env) as child:
         _until(child, lambda: _status(port, "GET", "/ping") == 200)
         measured.ping_seconds.append(child.seconds)
@@ -212,7 +221,8 @@ def sliced(contestant: Contestant, child: Child, plan: Plan, picture: Path) -> I
 def alone(contestant: Contestant, picture: Path) -> Iterator[Callable[[float], dict[str, float]]]:
     """`runtime_probe` in the serving environment: from seconds to what it measures in these."""
     argv = [str(serving_python()), str(ROOT / "benchmarks" / "runtime_probe.py"), str(contestant.model), str(picture)]
-    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(contestant.model / "code"), "PYTHONDONTWRITEBYTECODE": "1"}
+    code = str(contestant.model / "code")
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": code, "PYTHONDONTWRITEBYTECODE": "1", **contestant.runtime_env}
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env) as process:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -273,9 +283,14 @@ def load_table(
     note = (
         "Random ResNet-50 weights: these rows are for speed only. Accuracy and agreement: a trained EfficientNet-Lite0."
     )
-    quoted = [row.name for row in rows if row.name.startswith("Kelpie")] if condition.name == MAIN else []
+    if WITHOUT_AMX in found:
+        note += " The instructions of a CPU without AMX are what oneDNN was told to keep to."
+    quoted = [f"Kelpie {precision}" for precision in PRECISIONS] if condition.name == MAIN else []
+    headlines = [name for name in quoted if name in {row.name for row in rows}]
     limit_name = "the model alone on all cores"
-    return Table(f"Serving, {condition.name}", "requests/s", "higher", rows, _present(rows), limit_name, note, quoted)
+    return Table(
+        f"Serving, {condition.name}", "requests/s", "higher", rows, _present(rows), limit_name, note, headlines
+    )
 
 
 def _present(rows: Sequence[Row]) -> tuple[str, ...]:

@@ -25,12 +25,13 @@ from inference.preprocessing import to_tensor
 log = logging.getLogger("inference")
 
 CPU_FLAGS = {
-    "bfloat16": ("avx512_bf16", "amx_bf16"),
+    "bfloat16": ("amx_bf16",),
     "int8": ("avx512_vnni", "avx_vnni", "amx_int8"),
 }
-"""Flags of /proc/cpuinfo of which one is needed. Without them bfloat16 is simulated, slower than float32, or computed
-in float32 without a word; and int8 sums may saturate, so that answers differ from those that were measured elsewhere.
-Sources: OpenVINO 2021.4, "Bfloat16 Inference"; OpenVINO, "Saturation (overflow) Issue Workaround"; read 2026-11-22."""
+"""Flags of /proc/cpuinfo of which one is needed. Without AMX bfloat16 is slower than float32, avx512_bf16 or not
+(measured, docs/decisions/0026); without the others int8 sums may saturate, so that answers differ from those that were
+measured elsewhere.
+Source: OpenVINO, "Saturation (overflow) Issue Workaround", read 2026-11-22."""
 
 
 Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]

@@ -6,7 +6,6 @@ The champion, the model that serves now, is scored on the same pictures when its
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import tarfile
 import tempfile
@@ -23,7 +22,6 @@ from numpy.typing import NDArray
 
 from inference import runtime
 from inference.contract import NETWORK_FILES, ModelContract
-from inference.preprocessing import decode
 from training.data import Picture, pixels
 from training.distributed import Worker, gather_rows
 
@@ -33,11 +31,6 @@ MAX_CHAMPION_BYTES = 2 * 1024**3
 """Most that is unpacked from the champion's archive, per file; ONNX files end at 2 GB."""
 MAX_HEADER_BYTES = 1024**2
 CHAMPION_FILES = ("model.onnx", "model.json")
-MAX_SMOKE_PICTURES, MAX_SMOKE_PICTURES_PER_CLASS = 20, 2
-MAX_SMOKE_PICTURE_BYTES = 4 * 1024**2
-MAX_WORST_PICTURES = 24
-THUMBNAIL_SIDE = 160
-"""Longer side of a thumbnail in pixels; as JPEG it has a few kilobytes."""
 
 
 @contextlib.contextmanager
@@ -187,37 +180,3 @@ def champion_labels(
         answers(worker, contender.files, contender.contract, pictures, threads).labels
     ]
     return labels
-
-
-# --- evidence --------------------------------------------------------------------------------------------------------
-
-
-def smoke_pictures(classes: Sequence[str], pictures: Sequence[Picture]) -> list[tuple[str, Picture]]:
-    """Test pictures for the smoke test, (class, picture): chosen by content hash, not by how the model did on them."""
-    chosen: list[tuple[str, Picture]] = []
-    by_hash = sorted(pictures, key=lambda picture: picture.sha256)
-    of_class: dict[int, list[Picture]] = {}
-    for picture in by_hash:
-        if picture.path.stat().st_size <= MAX_SMOKE_PICTURE_BYTES:
-            of_class.setdefault(picture.label, []).append(picture)
-    for turn in range(MAX_SMOKE_PICTURES_PER_CLASS):
-        for label, name in enumerate(classes):
-            if turn < len(of_class.get(label, ())):
-                chosen.append((name, of_class[label][turn]))
-    return chosen[:MAX_SMOKE_PICTURES]
-
-
-def worst(pictures: Sequence[Picture], answers: Answers) -> list[int]:
-    """Positions of the pictures whose true class got the least probability, the worst first."""
-    order = sorted(range(len(pictures)), key=lambda i: (answers.true_probabilities[i], pictures[i].sha256))
-    return order[:MAX_WORST_PICTURES]
-
-
-def thumbnail(picture: Picture) -> bytes:
-    """A small JPEG of the whole picture, without its metadata."""
-    small = decode(picture.read(), minimum_side=2 * THUMBNAIL_SIDE)
-    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-    small.info.clear()
-    written = io.BytesIO()
-    small.save(written, "JPEG", quality=80)
-    return written.getvalue()

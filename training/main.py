@@ -12,7 +12,6 @@ import hashlib
 import json
 import math
 import os
-import shutil
 import signal
 import sys
 import traceback
@@ -27,7 +26,7 @@ import torch
 from torch.multiprocessing.spawn import ProcessExitedException, spawn
 
 from inference.contract import ModelContract
-from training import checkpoint, data, engine, evaluate, export, features, precision, quarantine
+from training import checkpoint, data, engine, evaluate, evidence, export, features, precision, quarantine
 from training.backbones import BackboneError, build, calibrate
 from training.checkpoint import CheckpointError
 from training.data import DataError, DataSet
@@ -41,17 +40,17 @@ from training.distributed import (
     require_agreement,
 )
 from training.export import ExportError
+from training.loader import stack
 from training.mode import instructions, mode
 from training.reading import BLOCK, Reading
 from training.settings import Folders, Settings, SettingsError, failure_path, parse
 from training.steps import FeatureSteps, PictureSteps, Steps
-from training.trainee import Trainee, Validation, learning_rate, to_batch
+from training.trainee import Trainee, Validation, learning_rate
 
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 128 + signal.SIGTERM
 LOG_INTERVAL_STEPS = 5
 CALIBRATION_PICTURES = 64
 COMPARED_PICTURES = 16
-MAX_LISTED_PICTURES = 10_000
 
 EXPECTED_ERRORS = (SettingsError, DataError, BackboneError, CheckpointError, DistributedError, ExportError)
 
@@ -128,7 +127,7 @@ def run(
 
     if settings.weights == "none":
         some = pictures.train[:: -(-len(pictures.train) // CALIBRATION_PICTURES)]
-        calibrate(model, to_batch([data.plain(p, input) for p in some], torch.device("cpu")))
+        calibrate(model, stack([data.plain(p, input) for p in some]))
 
     # mode
     if first:
@@ -254,18 +253,8 @@ def run(
     answers = evaluate.answers(worker, networks, contract, pictures.test, threads)
     matrix = evaluate.confusion(pictures.test, answers.labels, len(pictures.classes))
     evaluation = evaluate.report(pictures.classes, matrix)
-    worst = evaluate.worst(pictures.test, answers)
-    evaluation["worst_pictures"] = [
-        {
-            "file": f"worst/{number:02}.jpg",
-            "picture": found.name(pictures.test[i]),
-            "label": pictures.classes[pictures.test[i].label],
-            "predicted": pictures.classes[answers.labels[i]],
-            "probability": round(float(answers.probabilities[i]), 4),
-            "label_probability": round(float(answers.true_probabilities[i]), 4),
-        }
-        for number, i in enumerate(worst)
-    ]
+    worst = evidence.worst(pictures.test, answers)
+    evaluation["worst_pictures"] = evidence.worst_rows(found, pictures, answers, worst)
     evaluation |= {"left_out": left_out, "test_pictures_also_in_train": copied, "precision": asdict(choice)}
     contender = evaluate.champion(folders.champion, pictures.classes)
     comparable = contender.contract is not None
@@ -276,12 +265,7 @@ def run(
 
     # archive and evidence
     folders.output.mkdir(parents=True, exist_ok=True)
-
-    def read(indices: list[int]) -> dict[str, Any]:
-        """Which train pictures this process has read."""
-        listed = len(pictures.train) <= MAX_LISTED_PICTURES
-        return {"picture_count": len(indices)} | ({"picture_indices": indices} if listed else {})
-
+    train_count = len(pictures.train)
     host_file = {
         "rank": worker.rank,
         "world_size": worker.world_size,
@@ -291,10 +275,10 @@ def run(
         "total_steps": total_steps,
         "checkpoint_interval_steps": settings.checkpoint_interval_steps,
         "weights_sha256": weights_sha256,
-        "epochs": [{"epoch": epoch, **read(indices)} for epoch, indices in steps.seen.items()],
+        "epochs": [{"epoch": e, **evidence.listed(indices, train_count)} for e, indices in steps.seen.items()],
     }
     if cache is not None:
-        host_file["features"] = read([i for i in cache.own if i < len(pictures.train)])
+        host_file["features"] = evidence.listed([i for i in cache.own if i < train_count], train_count)
     (folders.output / f"host-{worker.rank}.json").write_text(json.dumps(host_file))
     if first:
         check_and_write(folders, trainee, contract, networks, pictures, evaluation, worst, threads)
@@ -319,7 +303,7 @@ def check_and_write(
     some = pictures.test[:COMPARED_PICTURES]
     with evaluate.answering(networks, replace(contract, precision="float32"), threads) as answer:
         logits_NK = np.stack(list(answer(some)))
-    x_NCHW = to_batch([data.plain(picture, contract.input) for picture in some], trainee.device)
+    x_NCHW = stack([data.plain(picture, contract.input) for picture in some])
     difference = export.check_agreement(trainee.model, x_NCHW, logits_NK)
     print(f"model.onnx agrees with the trained model: largest difference of a logit {difference:.1e}", flush=True)
     accuracy = {"test_accuracy": evaluation["accuracy"], "onnx_max_logit_difference": difference}
@@ -327,17 +311,9 @@ def check_and_write(
     export.write_rest(folders.model, trainee.model, contract, networks)
     contract.dump(folders.output)
     (folders.output / "evaluation.json").write_text(json.dumps(evaluation, indent=2) + "\n")
-    for row, i in zip(evaluation["worst_pictures"], worst, strict=True):
-        target = folders.output / row["file"]
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(evaluate.thumbnail(pictures.test[i]))
-    for name, picture in evaluate.smoke_pictures(pictures.classes, pictures.test):
-        target = folders.output / "smoke" / name / picture.path.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(picture.path, target)
-        small = folders.output / "smoke-thumbnails" / name / f"{picture.path.name}.jpg"
-        small.parent.mkdir(parents=True, exist_ok=True)
-        small.write_bytes(evaluate.thumbnail(picture))
+    files = [row["file"] for row in evaluation["worst_pictures"]]
+    shown = dict(zip(files, (pictures.test[i] for i in worst), strict=True))
+    evidence.write_pictures(folders.output, pictures, shown)
 
 
 # --- processes -------------------------------------------------------------------------------------------------------

@@ -8,9 +8,7 @@ from pathlib import Path
 
 import torch
 
-CPU_FLAGS = ("amx_bf16", "avx512_bf16")
-"""Flags of CPUs that compute in bfloat16; others would only imitate it."""
-
+from inference import runtime
 
 SIMD_FLAGS = ("avx", "avx2", "fma", "avx_vnni", "avx512f", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16")
 """Flags that decide which instructions a library computes with, and so the last bits of a result."""
@@ -64,8 +62,7 @@ def _native(device: torch.device, cpuinfo: Path) -> tuple[torch.dtype, str]:
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return torch.bfloat16, "the GPU has it"
         return torch.float16, "the GPU has no bfloat16"
-    flags = _flags(cpuinfo)
-    own = [flag for flag in CPU_FLAGS if flag in flags]
-    if own:
-        return torch.bfloat16, f"the CPU has {own[0]}"
-    return torch.float32, "the CPU has no bfloat16"
+    flags = " or ".join(runtime.CPU_FLAGS["bfloat16"])
+    if runtime.unsupported("bfloat16", cpuinfo):
+        return torch.float32, f"the CPU has no {flags}"
+    return torch.bfloat16, f"the CPU has {flags}"

@@ -9,10 +9,8 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from training.backbones import Classifier
@@ -23,14 +21,6 @@ from training.settings import Settings
 WARM_UP_SHARE = 0.05
 WEIGHT_DECAY = 0.01
 VALID_BATCH = 16
-
-
-def to_batch(pictures_CHW: Sequence[NDArray[np.float32]], device: torch.device) -> Tensor:
-    """Stack to x_NCHW, channels last in memory; on its way to a GPU it does not wait for the copy."""
-    x_NCHW = torch.from_numpy(np.stack(pictures_CHW))
-    if device.type == "cuda":  # not run by this project so far: its machines have no GPU
-        x_NCHW = x_NCHW.pin_memory()
-    return x_NCHW.to(device, memory_format=torch.channels_last, non_blocking=True)
 
 
 class Trainee:

@@ -33,7 +33,7 @@ def pictures(count: int) -> list[np.ndarray[Any, np.dtype[np.uint8]]]:
     ("precision", "flags", "can"),
     [
         ("float32", "fpu sse", True),
-        ("bfloat16", "fpu avx512_bf16 avx512_vnni", True),
+        ("bfloat16", "fpu avx512_bf16 avx512_vnni", False),
         ("bfloat16", "fpu amx_bf16", True),
         ("bfloat16", "fpu avx512f avx512_vnni", False),
         ("int8", "fpu avx512f avx512_vnni", True),

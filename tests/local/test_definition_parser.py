@@ -102,6 +102,30 @@ def test_a_string_has_the_type_that_the_lexer_gives_it(start: str, text: str, en
     assert definition_parser.token_type(lexeme) == expected
 
 
+@pytest.mark.parametrize("number", ["0", "1", "12", "-1", "-0", "1.5", "-0.98", "1e5"])
+def test_a_number_has_the_type_that_the_lexer_gives_it(number: str) -> None:
+    assert definition_parser.token_type(number) == definition_parser.lexed_type(number)
+
+
+@pytest.mark.parametrize("text", ["01", "1.", "-", "+1"])
+def test_what_is_no_number_is_left_to_the_lexer(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(definition_parser, "lexed_type", lambda lexeme: asked.append(lexeme) or 0)
+    definition_parser.token_type.cache_clear()
+    definition_parser.token_type(text)
+    definition_parser.token_type.cache_clear()
+    assert asked == [text]
+
+
+def test_the_lexer_is_asked_about_no_text_of_kelpies_definition_but_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    lexed = definition_parser.lexed_type
+    monkeypatch.setattr(definition_parser, "lexed_type", lambda lexeme: asked.append(lexeme) or lexed(lexeme))
+    definition_parser.token_type.cache_clear()
+    definition_parser.tree_of(DEFINITION)
+    assert len(asked) <= 20, asked
+
+
 def test_the_words_and_signs_of_the_grammar_have_the_types_that_the_lexer_gives_them() -> None:
     assert ASLLexer.modeNames == ["DEFAULT_MODE"]
     literals = definition_parser._literals()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib
 import json
 import subprocess
@@ -26,6 +27,7 @@ ROOT = Path(__file__).parents[2]
 PLACES: tuple[tuple[Any, str], ...] = (
     (botocore.session, "create_loader"),
     (botocore.session.Session, "get_available_regions"),
+    (botocore.loaders.JSONFileLoader, "_load_file"),
     (core_utils, "_load_service_model"),
     (moto.utilities.utils, "load_resource"),
     (Rule, "_compile_builder"),
@@ -37,13 +39,17 @@ import json, sys
 from pathlib import Path
 from collections import Counter
 import botocore.loaders
-read, original = Counter(), botocore.loaders.JSONFileLoader._load_file
-def load(self, path, open_file):
-    found = original(self, path, open_file)
-    read["/".join(Path(path).parts[-3:])] += found is not None
-    return found
-botocore.loaders.JSONFileLoader._load_file = load
-from workflow.local import server
+read = Counter()
+def counting(original):
+    def load(self, path, open_file):
+        found = original(self, path, open_file)
+        read["/".join(Path(path).parts[-3:])] += found is not None
+        return found
+    return load
+loader = botocore.loaders.JSONFileLoader
+loader._load_file = counting(loader._load_file)
+from workflow.local import server, service_models
+service_models._load_file = counting(service_models._load_file)
 engine = server.build_engine(Path("unused"), "us-east-1", 30, "http://127.0.0.1:1")
 server.install_hooks(engine)
 known = "moto.apigateway" in sys.modules, "pydantic" in sys.modules, len(sys.modules)
@@ -91,6 +97,17 @@ def test_sessions_and_moto_share_what_they_read_from_disk(monkeypatch: pytest.Mo
         assert core_utils._load_service_model(service, "service-2")["metadata"]
     assert {count for path, count in read.items() if "/iot/" in path and count} == {1}
     core_utils.get_service_model.cache_clear()
+
+
+@pytest.mark.parametrize("service", ["sqs", "s3"])
+def test_a_model_is_what_botocore_reads(service: str, installed: None) -> None:
+    path = Path(botocore.loaders.__file__).parent / "data" / service
+    [newest, *_] = sorted(path.glob("*/service-2.json.gz"), reverse=True)
+    file = str(newest)
+    expected = service_models._original_load_file(botocore.loaders.JSONFileLoader(), file, gzip.open)
+    found = botocore.loaders.JSONFileLoader()._load_file(file, gzip.open)
+    assert json.dumps(found) == json.dumps(expected)  # the order too
+    assert botocore.loaders.JSONFileLoader()._load_file(file + "x", gzip.open) is None
 
 
 @pytest.mark.usefixtures("installed")

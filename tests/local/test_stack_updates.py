@@ -266,6 +266,26 @@ def test_the_order_follows_references_of_every_kind() -> None:
     assert stack_updates.in_order(described) == ["E", "D", "C", "B", "A"]
 
 
+def test_custom_resources_and_what_they_need_come_first() -> None:
+    described: dict[str, Any] = {
+        "Bucket": {"Type": "AWS::S3::Bucket"},
+        "Machine": {"Type": "AWS::StepFunctions::StateMachine", "Properties": {"x": {"Ref": "Function"}}},
+        "Function": {"Type": "AWS::Lambda::Function", "Properties": {"x": {"Fn::GetAtt": ["Role", "Arn"]}}},
+        "Marker": {"Type": "Custom::Marker", "Properties": {"ServiceToken": {"Ref": "Function"}, "x": {"Ref": "P"}}},
+        "Role": {"Type": "AWS::IAM::Role"},
+        "After": {"Type": "AWS::SNS::Topic", "DependsOn": "Marker"},
+    }
+    order = stack_updates.custom_first(described)
+    assert order[:3] == ["Role", "Function", "Marker"]
+    assert sorted(order) == sorted(described)
+    whole = template.parse(template.TEMPLATE_FILE.read_text(encoding="utf-8"))["Resources"]
+    made: set[str] = set()
+    for name in stack_updates.custom_first(whole):
+        assert {other for other in stack_updates._needed(whole[name]) if other in whole and other != name} <= made
+        made.add(name)
+    assert made == set(whole)
+
+
 def test_every_type_of_the_template_is_one_of_ours() -> None:
     body = template.parse(template.TEMPLATE_FILE.read_text(encoding="utf-8"))
     types = {resource["Type"] for resource in body["Resources"].values()}

@@ -13,9 +13,9 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize(
     ("flags", "dtype", "why"),
     [
-        ("fpu avx512f avx512_bf16", torch.bfloat16, "the CPU has avx512_bf16"),
+        ("fpu avx512f avx512_bf16", torch.float32, "the CPU has no amx_bf16"),
         ("fpu amx_bf16 avx512_bf16", torch.bfloat16, "the CPU has amx_bf16"),
-        ("fpu avx2 avx512f", torch.float32, "the CPU has no bfloat16"),
+        ("fpu avx2 avx512f", torch.float32, "the CPU has no amx_bf16"),
     ],
 )
 def test_features_are_computed_in_the_fastest_numbers_of_the_cpu(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -33,6 +34,8 @@ SERVICES = ("cloudformation", "s3", "ecr", "codebuild")
 _ASSETS_PREFIX = "assets/"
 _IN_ONE_PIECE_BYTES = 64 * 1024**2
 """Pretrained weights of a small network are not worth several requests."""
+
+_UPLOADS_AT_ONCE = 4
 
 Approve = Callable[[ChangeSet], bool]
 """Whether a change set may be executed."""
@@ -299,7 +302,7 @@ def _https_url(account: Account, bucket: str, asset: Asset) -> str:
 
 
 def _upload(account: Account, bucket: str, assets: Iterable[Asset], on_event: OnEvent) -> None:
-    """Upload each asset unless its key, which contains its hash, is already there."""
+    """Upload each asset, several at once, unless its key, which contains its hash, is already there."""
     from boto3.s3.transfer import TransferConfig
 
     s3 = account.client("s3")
@@ -309,11 +312,14 @@ def _upload(account: Account, bucket: str, assets: Iterable[Asset], on_event: On
         there = {found["Key"] for page in pages for found in page.get("Contents", ())}
     except ClientError as error:
         raise KelpieError(f"The assets cannot be uploaded to {bucket}", str(error)) from error
-    for asset in assets:
-        if asset.key in there:
-            continue
+
+    def put(asset: Asset) -> Asset:
         if isinstance(asset.content, Path):
             s3.upload_file(str(asset.content), bucket, asset.key, Config=in_one_piece)
         else:
             s3.put_object(Bucket=bucket, Key=asset.key, Body=asset.content)
-        on_event(StackEvent(asset.name, "asset", "UPLOADED", f"({asset.size_bytes:,} bytes)"))
+        return asset
+
+    with ThreadPoolExecutor(_UPLOADS_AT_ONCE) as pool:
+        for done in pool.map(put, [asset for asset in assets if asset.key not in there]):
+            on_event(StackEvent(done.name, "asset", "UPLOADED", f"({done.size_bytes:,} bytes)"))

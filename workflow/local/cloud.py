@@ -318,7 +318,7 @@ def _wait_until_healthy(home: Path, begun: Begun) -> Connection:
             with suppress(KelpieError):
                 connection.control("GET", "status")
                 return connection
-        time.sleep(0.05)
+        time.sleep(0.01)
     with begun.log_path.open("rb") as log:
         log.seek(begun.log_start)
         tail = log.read().decode(errors="replace").splitlines()[-_LOG_TAIL_LINES:]

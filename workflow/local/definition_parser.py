@@ -27,18 +27,30 @@ from moto.stepfunctions.parser.asl.parse.asl_parser import AmazonStateLanguagePa
 from moto.stepfunctions.parser.asl.parse.preprocessor import Preprocessor
 
 _ASL = "moto.stepfunctions.parser.asl"
+# The lexer's rules for a string, in its order, of which the first that fits is taken; one with escapes is left to it.
+_STRINGS = (
+    ("STRINGDOLLAR", r".*\.\$"),
+    ("STRINGPATHCONTEXTOBJ", r"\$\$.*"),
+    ("STRINGPATH", r"\$|\$[.[].*"),
+    ("STRINGVAR", r"\$[a-zA-Z_].*"),
+    ("STRINGINTRINSICFUNC", r"States\..+\(.*\)"),
+    ("STRINGJSONATA", r"\{%.*%\}"),
+    ("STRING", r".*"),
+)
+_STRING = re.compile('"(?:' + "|".join(f"(?P<{name}>{rule})" for name, rule in _STRINGS) + ')"')
+_UNESCAPED = re.compile(r'"[^"\\\x00-\x1f]*"')
+_INTEGER = re.compile(r"0|[1-9][0-9]*")
 HOOKS: tuple[str, ...] = (
-    f"{_ASL}.antlr.runtime.ASLLexer.ASLLexer.STRING",
+    f"{_ASL}.antlr.runtime.ASLLexer.ASLLexer.INT",
     f"{_ASL}.antlr.runtime.ASLLexer.ASLLexer.literalNames",
     f"{_ASL}.antlr.runtime.ASLLexer.ASLLexer.modeNames",
+    *(f"{_ASL}.antlr.runtime.ASLLexer.ASLLexer.{name}" for name, _ in _STRINGS),
     f"{_ASL}.antlr.runtime.ASLParser.ASLParser.state_machine",
     f"{_ASL}.parse.asl_parser.AmazonStateLanguageParser.parse",
     f"{_ASL}.parse.preprocessor.Preprocessor",
 )
 
 _LEXEME = re.compile(r'"(?:[^"\\]|\\.)*"|[][{},:]|[^][{},:"\s]+')
-# Neither a path, an intrinsic or JSONata, nor the name of a field that holds one.
-_PLAIN_STRING = re.compile(r'"(?!\$|\{%|States\.)(?:[^"\\]|\\.)*(?<!\.\$)"')
 _original_parse = AmazonStateLanguageParser.parse
 
 
@@ -97,9 +109,10 @@ def token_type(lexeme: str) -> int:
     known = _literals().get(lexeme)
     if known is not None:
         return known
-    if _PLAIN_STRING.fullmatch(lexeme):
-        return int(ASLLexer.STRING)
-    return lexed_type(lexeme)
+    if _INTEGER.fullmatch(lexeme):
+        return int(ASLLexer.INT)
+    found = _STRING.fullmatch(lexeme) if _UNESCAPED.fullmatch(lexeme) else None
+    return int(getattr(ASLLexer, str(found.lastgroup))) if found else lexed_type(lexeme)
 
 
 def lexed_type(lexeme: str) -> int:

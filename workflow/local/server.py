@@ -6,9 +6,13 @@ request waits for them, so that a pool of threads with a fixed size could wait f
 
 from __future__ import annotations
 
+import gc
+
+if __name__ == "__main__":
+    gc.disable()  # until everything is imported: it stays, and looking for garbage among it takes long
+
 import argparse
 import fcntl
-import gc
 import hmac
 import importlib
 import json
@@ -68,7 +72,7 @@ CONTROL_PREFIX = "/kelpie/"
 
 _FOLDERS_OF_A_RUN = ("jobs", "endpoints", "sandboxes")
 _LOCK_PATIENCE_SECONDS = 2.0
-_COLLECT_AFTER_OBJECTS = 50_000
+_COLLECT_AFTER_OBJECTS = 200_000
 _MAX_CONTROL_BODY_BYTES = 64 * 1024
 
 StartResponse = Callable[..., Any]
@@ -215,7 +219,6 @@ def install_hooks(engine: Engine) -> None:
     """Configure moto to execute, and let every hooking module put its part into it."""
     default_user_config["stepfunctions"]["execute_state_machine"] = True
     default_user_config["lambda"]["use_docker"] = False
-    gc.disable()  # the modules make a million objects that stay: looking for garbage among them takes long
     for name in HOOKING_MODULES:
         importlib.import_module(f"workflow.local.{name}").install(engine)
     gc.freeze()

@@ -10,6 +10,7 @@ key, those that nobody can sign with included; and Flask compiles for every rout
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 from collections.abc import Callable
 from functools import cache, cached_property
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import botocore.session
 import moto
 import moto.utilities.utils
-from botocore.loaders import Loader
+from botocore.loaders import JSONFileLoader, Loader
 from moto.core import loaders
 from moto.core import utils as core_utils
 from moto.kms.utils import generate_private_key
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from workflow.local.engine import Engine
 
 HOOKS: tuple[str, ...] = (
+    "botocore.loaders.JSONFileLoader._load_file",
     "moto.apigateway.models",
     "moto.core.loaders.create_loader",
     "moto.core.utils._load_service_model",
@@ -44,6 +46,7 @@ _ENDPOINT_PREFIX = {"ec2": "ec2"}
 """Asked for when moto is imported; the largest of all service models says no more. Source: botocore 1.44.5."""
 
 _original_create_loader = botocore.session.create_loader
+_original_load_file = JSONFileLoader._load_file
 _original_load_resource = moto.utilities.utils.load_resource
 _original_compile_builder = Rule._compile_builder
 _original_available_regions = botocore.session.Session.get_available_regions
@@ -56,6 +59,7 @@ def install(engine: Engine) -> None:  # noqa: ARG001
         (botocore.session.Session, "get_available_regions", _available_regions),
         (core_utils, "_load_service_model", _load_service_model),
         (moto.utilities.utils, "load_resource", _load_resource),
+        (JSONFileLoader, "_load_file", _load_file),
         (Rule, "_compile_builder", _compile_builder),
     ):
         replace(owner, name, replacement)
@@ -85,6 +89,15 @@ def _compile_builder(self: Rule, append_unknown: bool = True) -> Callable[..., t
 
 def _load_resource(filename: str, *arguments: Any, **named: Any) -> Any:
     return {} if filename.startswith(_NOT_NEEDED) else _original_load_resource(filename, *arguments, **named)
+
+
+def _load_file(_: JSONFileLoader, full_path: str, open_method: Callable[..., Any]) -> dict[str, Any] | None:
+    """As botocore does it, without OrderedDict: plain ones keep their order too, and take half as long to fill."""
+    try:
+        with open_method(full_path, "rb") as file:
+            return dict(json.loads(file.read()))
+    except FileNotFoundError:
+        return None
 
 
 @cache

@@ -121,11 +121,21 @@ def update(resource_map: ResourceMap, template: Template, parameters: Mapping[st
             resource_map._parsed_resources.pop(name, None)
 
 
+def custom_first(described: Template) -> list[str]:
+    """As `in_order`, with custom resources and what they need before all others: their Lambdas take the longest."""
+    needed: set[str] = set()
+    more = {name for name, resource in described.items() if resource["Type"].startswith(_CUSTOM)}
+    while more:
+        needed |= more
+        more = {other for name in more for other in _needed(described[name]) if other in described} - needed
+    return sorted(in_order(described), key=lambda name: name not in needed)
+
+
 def _make(resource_map: ResourceMap, described: Template, existing: Mapping[str, Any]) -> None:
     """Create and change what is wanted. What needs no custom resource is made while the Lambda of that one runs."""
     waited_for: dict[str, Future[Any]] = {}
     with ThreadPoolExecutor(thread_name_prefix="custom-resource") as pool:
-        for name in in_order(described):
+        for name in custom_first(described):
             if not _is_wanted(resource_map, described[name]):
                 continue
             for other in [other for other in waited_for if other in _needed(described[name])]:
