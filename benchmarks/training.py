@@ -247,6 +247,8 @@ class HostsRun:
     """Of the optimizer."""
     epoch_seconds: float
     """Median of the epochs after the first; 0 if there is one only."""
+    accuracy: float
+    """The last epoch's, on the valid pictures."""
     is_bfloat16: bool
     loopback_bytes: int
 
@@ -302,6 +304,7 @@ def on_hosts(count: int, data: Path, folder: Path, flags: Sequence[str], first_c
         feature_blocks=block_count,
         steps=steps - block_count,
         epoch_seconds=statistics.median(spans) if spans else 0.0,
+        accuracy=_accuracy(told[-1].text) or 0.0,
         is_bfloat16="; bfloat16" in hosts[0].first("mode=").text,
         loopback_bytes=psutil.net_io_counters(pernic=True)["lo"].bytes_sent - sent_before,
     )
@@ -328,17 +331,15 @@ def two_hosts(size: Size, data: Path, less_data: Path, folder: Path) -> list[Tab
     counts, less = (
         {split: len(list((root / split).rglob("*.jpg"))) for split in ("train", "valid")} for root in (data, less_data)
     )
-    slowed = [statistics.mean(run.train_seconds for run in runs) for runs in beside]
+    slowed = _hosts_row("one host, while another job does the same", beside)
     table = Table(
         "Two hosts of one thread against one host of one thread, features mode",
         "s",
         "lower",
         (
-            Row("one host", [r.train_seconds for r in one], more=_hosts_more(one)),
-            Row(
-                "two hosts", [r.train_seconds for r in two], limit=statistics.median(slowed) / 2, more=_hosts_more(two)
-            ),
-            Row("one host, while another job does the same", slowed, more=_hosts_more(list(itertools.chain(*beside)))),
+            _hosts_row("one host", [[run] for run in one]),
+            _hosts_row("two hosts", [[run] for run in two], limit=slowed.median / 2),
+            slowed,
         ),
         ("one host",),
         "half the time of one host while another job does the same",
@@ -371,11 +372,16 @@ def two_hosts(size: Size, data: Path, less_data: Path, folder: Path) -> list[Tab
     return [table, *scaling.tables(features, finetune, sent)]
 
 
-def _hosts_more(runs: Sequence[HostsRun]) -> dict[str, float | str]:
-    return {
-        "whole job, s": statistics.median(r.whole_seconds for r in runs),
-        "start, s": statistics.median(r.start_seconds for r in runs),
+def _hosts_row(name: str, rounds: Sequence[Sequence[HostsRun]], limit: float | None = None) -> Row:
+    """A value for each round, the mean of its jobs."""
+    runs = list(itertools.chain(*rounds))
+    more = {
+        "whole job, s": statistics.median(run.whole_seconds for run in runs),
+        "start, s": statistics.median(run.start_seconds for run in runs),
     }
+    quality = f"valid {statistics.median(run.accuracy for run in runs):.1%}"
+    values = [statistics.mean(run.train_seconds for run in jobs) for jobs in rounds]
+    return Row(name, values, quality, limit, more)
 
 
 # --- memory ----------------------------------------------------------------------------------------------------------
