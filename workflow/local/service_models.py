@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from workflow.local.engine import Engine
 
 HOOKS: tuple[str, ...] = (
-    "botocore.loaders.JSONFileLoader._load_file",
     "moto.apigateway.models",
     "moto.core.loaders.create_loader",
     "moto.core.utils._load_service_model",
