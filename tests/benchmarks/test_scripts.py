@@ -97,9 +97,11 @@ def test_the_model_s_share_is_that_of_each_slice_because_a_machine_s_speed_chang
 
 
 def test_the_tail_is_compared_with_the_best_baseline_s() -> None:
-    table = serving.tail_table({"slow": measured(9.0), "fast": measured(2.0), "Kelpie int8": measured(0.5)})
+    found = {"slow": measured(9.0), "fast": measured(2.0), "Kelpie int8": measured(0.5)}
+    table = serving.tail_table(found, {"int8": "agrees"})
     assert table.baselines == ("fast",)
     assert table.times(table.row("Kelpie int8"), "fast") == 4.0
+    assert [row.quality for row in table.rows] == ["float32 by eager PyTorch"] * 2 + ["agrees"]
 
 
 def test_a_load_that_a_server_was_not_put_under_has_no_row_of_it() -> None:

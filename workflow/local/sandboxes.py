@@ -10,6 +10,8 @@ import select
 import shutil
 import signal
 import socket
+import sys
+import tempfile
 import threading
 import time
 import zipfile
@@ -30,6 +32,9 @@ SERVICE = "lambda.amazonaws.com"
 MAX_UNZIPPED_BYTES = 262_144_000
 """Source: AWS Lambda developer guide, "Lambda quotas", deployment package (read 2026-11-21)."""
 
+LAYERS = Path(sys.prefix) / "kelpie-layers"
+"""Unpacked layers, by the hash of their content, inside the running environment: they seldom change, and all local
+clouds share what Python compiles of them when a function first imports it."""
 _RUNTIME = Path(__file__).with_name("function_runtime.py")
 _INIT_SECONDS = 30.0
 """AWS allows 10 s for the import of the code; a busy laptop gets more."""
@@ -322,24 +327,29 @@ class Sandboxes:
     def _new(self, function: FunctionVersion) -> Sandbox:
         if sum(map(_unzipped_bytes, (function.code, *function.layers_code))) > MAX_UNZIPPED_BYTES:
             raise BadPackage(f"Unzipped size must be smaller than {MAX_UNZIPPED_BYTES} bytes")
-        code, layers = self._unpack("functions", function.code), self._unpack("layers", *function.layers_code)
-        return Sandbox(self._engine, function, code, layers)
+        code = self._unpack(self._engine.home / "functions", function.code)
+        return Sandbox(self._engine, function, code, self._unpack(LAYERS, *function.layers_code))
 
-    def _unpack(self, kind: str, *archives: bytes) -> Path:
+    def _unpack(self, parent: Path, *archives: bytes) -> Path:
         """The folder that holds these archives, a later one's files over an earlier one's."""
         content = hashlib.sha256()
         for archive in archives:
             content.update(archive)
-        folder = self._engine.home / kind / content.hexdigest()
+        folder = parent / content.hexdigest()
         with self._unpack_lock:
             if not folder.exists():
-                unfinished = folder.with_suffix(".unfinished")
-                shutil.rmtree(unfinished, ignore_errors=True)
-                unfinished.mkdir(parents=True)
-                for archive in archives:
-                    with _opened(archive) as opened:
-                        opened.extractall(unfinished)  # drops leading slashes and ".." of the names
-                unfinished.rename(folder)
+                parent.mkdir(parents=True, exist_ok=True)
+                unfinished = Path(tempfile.mkdtemp(dir=parent))
+                try:
+                    for archive in archives:
+                        with _opened(archive) as opened:
+                            opened.extractall(unfinished)  # drops leading slashes and ".." of the names
+                    unfinished.rename(folder)
+                except OSError:
+                    if not folder.exists():  # else another local cloud, which shares the parent, was faster
+                        raise
+                finally:
+                    shutil.rmtree(unfinished, ignore_errors=True)
         return folder
 
 
