@@ -353,7 +353,8 @@ def hardware_table(found: dict[str, Measured], measured: limits.Limits) -> Table
     rows = []
     for name, each in found.items():
         if each.slices:
-            gemm = measured.gemm(name.removeprefix("Kelpie "))
+            precision = name.removeprefix("Kelpie ")
+            gemm = measured.gemm(precision) if precision in PRECISIONS else None  # torch's used all instructions
             limit = None if gemm is None else gemm / GFLOP_PER_PICTURE
             rows.append(Row(name, [one.per_second for one in each.slices], limit=limit))
     note = "A ResNet-50 at 224 pixels is 8.18 GFLOP. The limit is torch's product of two large square matrices."

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
@@ -102,6 +103,18 @@ def test_the_tail_is_compared_with_the_best_baseline_s() -> None:
     assert table.baselines == ("fast",)
     assert table.times(table.row("Kelpie int8"), "fast") == 4.0
     assert [row.quality for row in table.rows] == ["float32 by eager PyTorch"] * 2 + ["agrees"]
+
+
+def test_only_a_precision_with_all_instructions_is_compared_with_the_matrix_product() -> None:
+    one = measured(1.0, serving.Slice(25.0, 20.0, 1.0, 0.5, 40.0))
+    found = {"Kelpie float32": one, serving.WITHOUT_AMX: one, serving.FAIR: measured(1.0)}
+    gemm = limits.Limits(**{one.name: 100.0 for one in fields(limits.Limits)})
+    table = serving.hardware_table(found, gemm)
+    assert [(row.name, row.limit is None) for row in table.rows] == [
+        ("Kelpie float32", False),
+        (serving.WITHOUT_AMX, True),
+    ]
+    assert serving.load_table(serving.WHOLE[0], found, {}, {}).headlines == ("Kelpie float32",)
 
 
 def test_a_load_that_a_server_was_not_put_under_has_no_row_of_it() -> None:
