@@ -8,6 +8,6 @@ from training import reading
 if __name__ == "__main__":
     begun = reading.begin(sys.argv[1:], os.environ)
 
-    from training.main import main  # PyTorch is imported while the pictures are read
+    from training.main import run_and_leave  # PyTorch is imported while the pictures are read
 
-    raise SystemExit(main(reading=begun))
+    run_and_leave(begun)

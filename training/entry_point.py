@@ -12,6 +12,6 @@ if __name__ == "__main__":  # the processes that are spawned per GPU import this
 
     begun = reading.begin(sys.argv[1:], os.environ)
 
-    from training.main import main  # PyTorch is imported while the pictures are read
+    from training.main import run_and_leave  # PyTorch is imported while the pictures are read
 
-    raise SystemExit(main(reading=begun))
+    run_and_leave(begun)

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -364,6 +364,23 @@ def main(argv: Sequence[str] | None = None, reading: Reading | None = None) -> i
         return work_per_gpu(settings, folders, group)
     work(0, settings, folders, group, reading)
     return 0
+
+
+def run_and_leave(reading: Reading | None) -> NoReturn:
+    """As `main`, and the end of the process, without what Python and C++ would tidy up in it.
+
+    A host whose threads of communication are tidied up while another one closes its connections was aborted now and
+    then (exit code -6 after an agreed stop). Everything is written by then, and the kernel frees the rest.
+    """
+    try:
+        exit_code = main(reading=reading)
+    except SystemExit as ended:
+        if ended.code is not None and not isinstance(ended.code, int):
+            raise  # Python says it
+        exit_code = ended.code or 0
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)
 
 
 def work_per_gpu(settings: Settings, folders: Folders, group: Hosts) -> int:
