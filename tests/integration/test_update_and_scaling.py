@@ -36,6 +36,7 @@ def observed(local_cloud: LocalCloud, first_execution: executions.Execution, dog
     def servers() -> set[int]:
         return local_cloud.process_ids("AllTraffic/*")
 
+    eventually(lambda: len(servers()) == 1, "the scale-in after what earlier tests asked of it", 180)
     first_servers = servers()
     with Clients(local_cloud, next(dogs_folder.glob("test/*/*.jpg"))) as clients:
         eventually(lambda: local_cloud.variant()["CurrentInstanceCount"] == 2, "the scale-out", 60)

@@ -135,8 +135,8 @@ def test_an_environment_without_a_package_gets_it_from_the_channel_and_keeps_wha
         (source / name).write_bytes((room.parent / name).read_bytes())
     (source / "training" / "requirements.txt").write_text("breeds>=1\ncollies\n")
     (source / "training" / "main.py").write_text(
-        "import breeds, collies\ndef main(reading):\n"
-        "    print(reading, breeds.VERSION, collies.VERSION)\n    return 7\n"
+        "import breeds, collies\ndef run_and_leave(reading):\n"
+        "    print(reading, breeds.VERSION, collies.VERSION)\n    raise SystemExit(7)\n"
     )
     (source / "training" / "reading.py").write_text("import collies\ndef begin(*_):\n    return 'begun'\n")
     (source / "train.py").write_bytes((room / "entry_point.py").read_bytes())
