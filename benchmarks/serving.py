@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import select
 import statistics
 import subprocess
 import sys
@@ -229,9 +230,10 @@ def alone(contestant: Contestant, picture: Path) -> Iterator[Callable[[float], d
         stdin, stdout = process.stdin, process.stdout
 
         def said() -> dict[str, Any]:
-            line = stdout.readline()
+            is_there, _, _ = select.select([stdout], [], [], _READY_SECONDS)
+            line = stdout.readline() if is_there else ""
             if not line:
-                raise ChildFailed(f"{contestant.name} alone failed: its messages are above")
+                raise ChildFailed(f"{contestant.name} alone failed, or took too long: its messages are above")
             return dict(json.loads(line))
 
         def parts(seconds: float) -> dict[str, float]:

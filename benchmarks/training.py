@@ -343,7 +343,8 @@ def two_hosts(size: Size, data: Path, less_data: Path, folder: Path) -> list[Tab
         ),
         ("one host",),
         "half the time of one host while another job does the same",
-        note=f"{counts} pictures at {size.side} pixels. From the meeting of the hosts, who have read their shares by "
+        note=f"{counts['train']} train and {counts['valid']} valid pictures at {size.side} pixels. "
+        "From the meeting of the hosts, who have read their shares by "
         "then, to the last epoch; then the job. The cores share memory, caches and clock: two jobs that have nothing "
         "to do with each other are slower, too, than one alone, and that is the limit for two hosts here.",
         headlines=("two hosts",),

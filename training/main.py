@@ -369,8 +369,8 @@ def main(argv: Sequence[str] | None = None, reading: Reading | None = None) -> i
 def run_and_leave(reading: Reading | None) -> NoReturn:
     """As `main`, and the end of the process, without what Python and C++ would tidy up in it.
 
-    A host whose threads of communication are tidied up while another one closes its connections was aborted now and
-    then (exit code -6 after an agreed stop). Everything is written by then, and the kernel frees the rest.
+    A host was aborted once after an agreed stop (exit code -6), most likely because its threads of communication were
+    tidied up while another host closed its connections. Everything is written by then; the kernel frees the rest.
     """
     try:
         exit_code = main(reading=reading)

@@ -21,7 +21,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from tests.local.conftest import World, wait_until
-from workflow.local.sandboxes import FunctionVersion, Sandbox
+from workflow.local.sandboxes import LAYERS, FunctionVersion, Sandbox
 
 ECHO = "def handler(event, context): return event"
 IMPORTS_BOTH = "import mine, shared\ndef handler(event, context): return [shared.says, mine.says, shared.__file__]"
@@ -86,7 +86,7 @@ def publish_layer(world: World, files: dict[str, str]) -> str:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, text in files.items():
-            archive.writestr(name, text)
+            archive.writestr(zipfile.ZipInfo(name), text)  # without the time: all runs share one folder
     layer = world.client("lambda").publish_layer_version(
         LayerName=f"layer-{uuid.uuid4().hex[:8]}", Content={"ZipFile": buffer.getvalue()}
     )
@@ -458,6 +458,7 @@ def test_a_function_imports_from_its_layers_after_its_own_code_and_the_last_laye
     shared, mine, file = function()
     assert (shared, mine) == ("second", "function")
     assert file.endswith("/python/shared.py")
+    assert Path(file).is_relative_to(LAYERS)  # which all local clouds of this environment share
 
 
 def test_another_layer_takes_effect_at_the_next_invocation(make: Callable[..., Function], world: World) -> None:
