@@ -17,7 +17,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from safetensors import safe_open
-from training_hosts import ROOT, SMALL, STEPS, Host, Job
+from training_hosts import ROOT, SMALL, STEPS, Host, Job, kill_together
 
 from inference.contract import ModelContract
 from training.data import plain, scan
@@ -187,9 +187,8 @@ def test_a_job_killed_stopped_and_damaged_ends_like_an_uninterrupted_one(
     # SIGKILL to both hosts.
     first = start(tmp_path, pictures)
     first[0].read_until("step=10 ")
-    for host in first:
-        os.killpg(host.process.pid, signal.SIGKILL)
-        assert host.finish() == -signal.SIGKILL
+    kill_together(first)
+    assert [host.finish() for host in first] == [-signal.SIGKILL] * 2
     last_step = max(int(step) for step in re.findall(r"epoch=\d+ step=(\d+)", first[0].log))
 
     # Started again; SIGTERM to one host ends both, at the same step, with a checkpoint of that step. The first host has
