@@ -7,7 +7,6 @@ Shapes: N pictures, C channels, H/W height and width, D features, K classes.
 
 from __future__ import annotations
 
-import copy
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +106,8 @@ def lite0_keys(published: dict[str, Tensor]) -> dict[str, Tensor]:
     Both list the same layers in the same order, so the rename is by position; names that do not end alike or shapes
     that differ are refused.
     """
-    own = EfficientNetLite0().state_dict()
+    with torch.device("meta"):  # names and shapes, without values
+        own = EfficientNetLite0().state_dict()
     published = {key: value for key, value in published.items() if not key.startswith("_fc.")}
     if len(own) != len(published):
         raise BackboneError(f"EfficientNet-Lite0 has {len(own)} tensors, the file has {len(published)}")
@@ -142,11 +142,11 @@ class Classifier(nn.Module):
 
 
 def folded(module: nn.Module) -> nn.Module:
-    """A copy of a module for inference: each batch norm folded into the convolution before it, channels last."""
+    """A copy of a module in evaluation mode: each batch norm folded into the convolution before it, channels last."""
     # torch.nn.utils.fusion folds one pair; finding the pairs of any model is only offered here.
     from torch.fx.experimental.optimization import fuse
 
-    fused: nn.Module = fuse(copy.deepcopy(module).eval()).requires_grad_(False)
+    fused: nn.Module = fuse(module).requires_grad_(False)  # of a copy
     return fused.to(memory_format=torch.channels_last)
 
 

@@ -249,6 +249,13 @@ def test_output_is_logged_between_start_and_report(make: Callable[..., Function]
     assert base64.b64decode(answer["LogResult"]).decode().splitlines() == log
 
 
+def test_garbage_is_looked_for_in_invocations(make: Callable[..., Function]) -> None:
+    code = (
+        "import gc\nwhile_imported = gc.isenabled()\ndef handler(event, context): return while_imported, gc.isenabled()"
+    )
+    assert make(code)() == [False, True]
+
+
 def test_the_process_stays_warm_between_invocations(make: Callable[..., Function]) -> None:
     function = make("calls = []\ndef handler(event, context): calls.append(1); return len(calls)")
     assert [function(), function(), function()] == [1, 2, 3]

@@ -12,6 +12,7 @@ the context object, the error document and the names of the errors.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import logging
@@ -133,11 +134,14 @@ def main() -> None:
         format="[%(levelname)s]\t%(asctime)s.%(msecs)03dZ\t%(message)s",
         datefmt="%Y-%m-%dT%H:%M:%S",
     )
+    gc.disable()  # what is imported stays, and looking for garbage among it takes long
     try:
         handler = load_handler(os.environ["_HANDLER"])
     except Exception as error:
         send(channel, {"kind": "error", "error": error_document(error, "")})
         return
+    gc.freeze()
+    gc.enable()
     send(channel, {"kind": "ready"})
     for line in channel.makefile("rb"):
         send(channel, answer_to(handler, json.loads(line)))

@@ -128,7 +128,7 @@ def test_an_environment_without_a_package_gets_it_from_the_channel_and_keeps_wha
     source = tmp_path / "code"
     room = Path(channel.__file__).parent
     for name in (
-        "training/__init__.py", "training/wheels.py", "training/settings.py",
+        "training/__init__.py", "training/launch.py", "training/wheels.py", "training/settings.py",
         "inference/__init__.py", "inference/contract.py",
     ):  # fmt: skip
         (source / name).parent.mkdir(parents=True, exist_ok=True)
