@@ -8,43 +8,22 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
-import re
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-import psutil  # type: ignore[import-untyped]
-
-from benchmarks import limits, pictures, scaling
-from benchmarks.children import (
-    TUNED_ALLOCATOR,
-    Child,
-    ChildFailed,
-    Line,
-    environment,
-    free_port,
-    own_python,
-    run,
-    running,
-)
+from benchmarks import limits, pictures
+from benchmarks.children import TUNED_ALLOCATOR, ChildFailed, Line, environment, own_python, run
 from benchmarks.environment import usable_cores
+from benchmarks.hosts import ACCURACY, two_hosts
 from benchmarks.record import Row, Table
 from training.reading import MAX_KEPT_BYTES
-from workflow.cost.scaling import BLOCK_PICTURES, Measured
 
 NAME = "training"
 GFLOP_PER_PICTURE = 0.77
 """Forward pass of EfficientNet-Lite0 at 224 pixels, a multiplication and an addition being two. Source: 385 million
 multiply-adds, as published with the network (tensorflow/tpu, efficientnet/lite, read 2026-11-22), times two."""
-LITE0_FEATURES, LITE0_PARAMETERS = 1280, 3_383_818
-"""Of the backbone and a head of ten classes; a test counts them."""
-_ACCURACY = re.compile(r"\bvalid:accuracy=([0-9.]+)")
-_BLOCKS = re.compile(r"^features of \d+ of (\d+) blocks")
 _TIMEOUT_SECONDS = 1200
 
 
@@ -62,7 +41,8 @@ class Size:
     finetune_epochs: int
     side: int
     """Pixels of Kelpie's pictures where the baselines have 224."""
-    kelpie_runs: int
+    rounds: int
+    """Of Kelpie's features mode and the fair form, in turn; the others are run once."""
     host_images: int
     host_rounds: int
     memory_images: tuple[int, ...]
@@ -125,7 +105,7 @@ class Recipe:
 
 
 def _accuracy(text: str) -> float | None:
-    if found := _ACCURACY.search(text):
+    if found := ACCURACY.search(text):
         return float(found[1])
     if text.startswith("{"):
         return float(json.loads(text)["valid_accuracy"])
@@ -163,17 +143,15 @@ FINETUNE = "Kelpie, finetune mode, 224 pixels"
 
 
 def to_accuracy(size: Size, data: Path, folder: Path, measured: limits.Limits) -> list[Table]:
-    """Kelpie's features mode between the baselines, each really run until it reaches the highest target or ends."""
+    """Each really run until the highest target is reached or the epochs end; features mode and fair form in turn."""
     train_count = len(list((data / "train").rglob("*.jpg")))
     baselines, kelpie = recipes(size)
-    features, smaller, finetune = kelpie
-    order = [features]
-    for n, recipe in enumerate([*baselines, finetune, smaller]):
-        order += [recipe, *([features] if n + 1 < size.kelpie_runs else [])]
+    (as_is, fair, torchvision), (features, smaller, finetune) = baselines, kelpie
+    order = [as_is, torchvision, finetune, *(fair, features, smaller) * size.rounds]
     outcomes: dict[str, list[Outcome]] = {}
     for n, recipe in enumerate(order):
         outcomes.setdefault(recipe.name, []).append(recipe.run(data, folder / f"run-{n}", train_count))
-    names = [recipe.name for recipe in (*baselines, features, smaller, finetune)]
+    names = [recipe.name for recipe in (*baselines, *kelpie)]
     speed = [
         Row(
             name,
@@ -211,7 +189,7 @@ def to_target(outcomes: Mapping[str, Sequence[Outcome]], target: float, train_co
     )
     rows = [_to_target_row(name, some, target) for name, some in outcomes.items()]
     title = f"Time to {target:.0%} validation accuracy"
-    return Table(title, "s", "lower", rows, (AS_IS, FAIR, TORCHVISION), note=note, headlines=(FEATURES,))
+    return Table(title, "s", "lower", rows, (AS_IS, FAIR, TORCHVISION), note=note, headlines=(FEATURES, SMALLER))
 
 
 def _to_target_row(name: str, outcomes: Sequence[Outcome], target: float) -> Row:
@@ -226,163 +204,6 @@ def _to_target_row(name: str, outcomes: Sequence[Outcome], target: float) -> Row
     missed = None in epochs
     quality = _best(outcomes) + (", the best" if missed else "")
     return Row(name, [line.seconds for line in lines], quality=quality, more=more, is_bound=missed)
-
-
-# --- hosts -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class HostsRun:
-    """A training job on so many hosts of this machine, one thread each."""
-
-    start_seconds: float
-    """Until every host has told its rank: imports, scanning, reading of its share, meeting the others."""
-    train_seconds: float
-    """From then on to the last epoch's accuracy."""
-    whole_seconds: float
-    feature_seconds: float
-    """Of `train_seconds`, until the last block of pictures had its features; 0 in finetune mode."""
-    feature_blocks: int
-    steps: int
-    """Of the optimizer."""
-    epoch_seconds: float
-    """Median of the epochs after the first; 0 if there is one only."""
-    accuracy: float
-    """The last epoch's, on the valid pictures."""
-    is_bfloat16: bool
-    loopback_bytes: int
-
-
-def on_hosts(count: int, data: Path, folder: Path, flags: Sequence[str], first_core: int = 0) -> HostsRun:
-    """Start the hosts as SageMaker starts them, each with one thread and, where there are enough, a core of its own."""
-    cores = sorted(os.sched_getaffinity(0))[first_core:] if hasattr(os, "sched_getaffinity") else []
-    names = [f"algo-{i + 1}" for i in range(count)]
-    port = str(free_port())
-    sent_before = psutil.net_io_counters(pernic=True)["lo"].bytes_sent
-    started = time.monotonic()
-    with ExitStack() as stack:
-        hosts: list[Child] = []
-        for number, name in enumerate(names):
-            base = folder / name
-            (base / "output").mkdir(parents=True)
-            env = environment(
-                SAGEMAKER_BASE_DIR=str(base),
-                SM_MODEL_DIR=str(base / "model"),
-                SM_OUTPUT_DATA_DIR=str(base / "output" / "data"),
-                SM_CHANNEL_DATA=str(data),
-                SM_HOSTS=json.dumps(names),
-                SM_CURRENT_HOST=name,
-                SM_NUM_GPUS="0",
-                SM_NETWORK_INTERFACE_NAME="lo",
-                MASTER_ADDR="127.0.0.1",
-                MASTER_PORT=port,
-                OMP_NUM_THREADS="1",
-                TRAINING_JOB_NAME="benchmark",
-            )
-            own_core = ["taskset", "--cpu-list", str(cores[number])] if number < len(cores) else []
-            argv = [*own_core, own_python(), "-m", "training.entry_point", *flags]
-            hosts.append(stack.enter_context(running(argv, name=name, cwd=base, env=env)))
-        for host in hosts:
-            assert host.process is not None
-            code = host.process.wait(_TIMEOUT_SECONDS)
-            if code != 0:
-                raise ChildFailed(f"{host.name} of {count} ended with {code}; its last lines:\n{host.tail()}")
-    whole = time.monotonic() - started
-    met = max(host.first("world_size=").seconds for host in hosts)
-    told = [line for line in hosts[0].lines if _accuracy(line.text) is not None]
-    if not told:
-        raise ChildFailed(f"{hosts[0].name} told no accuracy:\n{hosts[0].tail()}")
-    steps = int(re.findall(r"total_steps=(\d+)", hosts[0].first("total_steps=").text)[0])
-    blocks = [(line, found) for line in hosts[0].lines if (found := _BLOCKS.search(line.text))]
-    block_count = int(blocks[-1][1][1]) if blocks else 0
-    spans = [after.seconds - before.seconds for before, after in itertools.pairwise(told)]
-    return HostsRun(
-        start_seconds=met,
-        train_seconds=told[-1].seconds - met,
-        whole_seconds=whole,
-        feature_seconds=blocks[-1][0].seconds - met if blocks else 0.0,
-        feature_blocks=block_count,
-        steps=steps - block_count,
-        epoch_seconds=statistics.median(spans) if spans else 0.0,
-        accuracy=_accuracy(told[-1].text) or 0.0,
-        is_bfloat16="; bfloat16" in hosts[0].first("mode=").text,
-        loopback_bytes=psutil.net_io_counters(pernic=True)["lo"].bytes_sent - sent_before,
-    )
-
-
-def beside_each_other(data: Path, folder: Path, flags: Sequence[str]) -> list[HostsRun]:
-    """Two jobs of one host each at the same time, which have nothing in common but the machine."""
-    with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(lambda n: on_hosts(1, data, folder / str(n), flags, first_core=n), range(2)))
-
-
-def two_hosts(size: Size, data: Path, less_data: Path, folder: Path) -> list[Table]:
-    """Two hosts of one thread against one, and on paper up to 32 of them; fine-tuning is measured on less data."""
-    flags = ("--weights", "package", "--image-size", str(size.side))
-    fine = (*flags, "--trainable", "all", "--learning-rate", "0.0003", "--epochs", "2")
-    one: list[HostsRun] = []
-    two: list[HostsRun] = []
-    beside: list[list[HostsRun]] = []
-    for n in range(size.host_rounds):
-        one.append(on_hosts(1, data, folder / f"{n}-1", flags))
-        two.append(on_hosts(2, data, folder / f"{n}-2", flags))
-        beside.append(beside_each_other(data, folder / f"{n}-beside", flags))
-    finetuned = on_hosts(1, less_data, folder / "finetune", fine)
-    counts, less = (
-        {split: len(list((root / split).rglob("*.jpg"))) for split in ("train", "valid")} for root in (data, less_data)
-    )
-    slowed = _hosts_row("one host, while another job does the same", beside)
-    table = Table(
-        "Two hosts of one thread against one host of one thread, features mode",
-        "s",
-        "lower",
-        (
-            _hosts_row("one host", [[run] for run in one]),
-            _hosts_row("two hosts", [[run] for run in two], limit=slowed.median / 2),
-            slowed,
-        ),
-        ("one host",),
-        "half the time of one host while another job does the same",
-        note=f"{counts['train']} train and {counts['valid']} valid pictures at {size.side} pixels. "
-        "From the meeting of the hosts, who have read their shares by "
-        "then, to the last epoch; then the job. The cores share memory, caches and clock: two jobs that have nothing "
-        "to do with each other are slower, too, than one alone, and that is the limit for two hosts here.",
-        headlines=("two hosts",),
-    )
-    latency, bandwidth = scaling.loopback()
-    # What two hosts share takes one of them half as long, be it before the hosts meet (reading) or after that.
-    of_one, of_two = (statistics.median(r.start_seconds + r.feature_seconds for r in runs) for runs in (one, two))
-    computing = statistics.median(r.feature_seconds for r in one)
-    shared = min(of_one, max(computing, 2 * (of_one - of_two)))
-    features = Measured(
-        start_seconds=of_one - shared,
-        end_seconds=statistics.median(r.whole_seconds - r.start_seconds - r.train_seconds for r in one),
-        seconds_per_picture=shared / sum(counts.values()),
-        seconds_per_step=statistics.median((r.train_seconds - r.feature_seconds) / r.steps for r in one),
-        message_bytes=BLOCK_PICTURES * LITE0_FEATURES * (2 if one[0].is_bfloat16 else 4),
-        latency_seconds=latency,
-        bytes_per_second=bandwidth,
-    )
-    finetune = replace(
-        features,
-        seconds_per_picture=finetuned.epoch_seconds / sum(less.values()),
-        seconds_per_step=0.0,  # in the picture's
-        message_bytes=LITE0_PARAMETERS * 4,
-    )
-    sent = Row("bytes that loopback carried for two hosts, the whole job", [float(r.loopback_bytes) for r in two])
-    return [table, *scaling.tables(features, finetune, sent)]
-
-
-def _hosts_row(name: str, rounds: Sequence[Sequence[HostsRun]], limit: float | None = None) -> Row:
-    """A value for each round, the mean of its jobs."""
-    runs = list(itertools.chain(*rounds))
-    more = {
-        "whole job, s": statistics.median(run.whole_seconds for run in runs),
-        "start, s": statistics.median(run.start_seconds for run in runs),
-    }
-    quality = f"valid {statistics.median(run.accuracy for run in runs):.1%}"
-    values = [statistics.mean(run.train_seconds for run in jobs) for jobs in rounds]
-    return Row(name, values, quality, limit, more)
 
 
 # --- memory ----------------------------------------------------------------------------------------------------------
@@ -423,7 +244,9 @@ def measure(quick: bool, folder: Path) -> list[Table]:
 
     return [
         *to_accuracy(size, data_of(size.images), folder / "accuracy", measured),
-        *two_hosts(size, data_of(size.host_images), data_of(size.memory_images[0]), folder / "hosts"),
+        *two_hosts(
+            size.host_rounds, size.side, data_of(size.host_images), data_of(size.memory_images[0]), folder / "hosts"
+        ),
         memory(size, data_of, folder / "memory"),
         limits.table(measured),
     ]

@@ -15,7 +15,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import demo, environment, image, limits, orchestration, scaling, serving, tables, training
+from benchmarks import demo, environment, hosts, image, limits, orchestration, scaling, serving, tables, training
 from benchmarks.children import ChildFailed, Line, run, running
 from benchmarks.client import Report
 from benchmarks.record import SCRIPTS, read
@@ -37,7 +37,7 @@ def test_whoever_misses_an_accuracy_has_its_whole_time_and_others_are_better_by_
     slow = training.outcome([(Line("", 100.0, 190.0), 0.5), (Line("", 200.0, 380.0), 0.86)], 100, 202.0)
     fast = training.outcome([(Line("", 5.0, 9.0), 0.84), (Line("", 10.0, 19.0), 0.96)], 100, 14.0)
     outcomes = {name: [slow] for name in (training.AS_IS, training.FAIR, training.TORCHVISION)}
-    outcomes |= {training.FEATURES: [fast]}
+    outcomes |= {training.FEATURES: [fast], training.SMALLER: [fast]}
     reached, missed = (training.to_target(outcomes, target, 100) for target in (0.85, 0.95))
     row = missed.row(training.AS_IS)
     assert (row.values, row.is_bound, row.quality) == ((200.0,), True, "valid 86.0%, the best")
@@ -206,8 +206,8 @@ def test_the_network_that_the_scaling_estimate_counts_is_the_one_that_is_trained
     from training.backbones import LITE0, build
 
     model = build(LITE0, 10, source="none", path=None, seed=0)
-    assert sum(parameter.numel() for parameter in model.parameters()) == training.LITE0_PARAMETERS
-    assert model.head.in_features == training.LITE0_FEATURES
+    assert sum(parameter.numel() for parameter in model.parameters()) == hosts.LITE0_PARAMETERS
+    assert model.head.in_features == hosts.LITE0_FEATURES
 
 
 def test_the_estimate_on_paper_has_a_row_for_each_number_of_instances() -> None:
