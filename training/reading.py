@@ -96,8 +96,14 @@ class Reading:
     def finish(self, threads: int) -> None:
         """Look at those files that no child has looked at."""
         self.end()
+        waiting = np.flatnonzero(self.flags_N == UNKNOWN)
+
+        def look_at_share(thread: int) -> None:  # a task for each file would take a kilobyte each
+            for slot in waiting[thread::threads]:
+                self._look(int(slot))
+
         with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(self._look, np.flatnonzero(self.flags_N == UNKNOWN).tolist()))
+            list(pool.map(look_at_share, range(threads)))
 
     def end(self) -> None:
         """End the child."""

@@ -15,7 +15,19 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import demo, environment, hosts, image, limits, orchestration, scaling, serving, tables, training
+from benchmarks import (
+    contestants,
+    demo,
+    environment,
+    hosts,
+    image,
+    limits,
+    orchestration,
+    scaling,
+    serving,
+    tables,
+    training,
+)
 from benchmarks.children import ChildFailed, Line, run, running
 from benchmarks.client import Report
 from benchmarks.record import SCRIPTS, read
@@ -229,7 +241,7 @@ def test_loopback_is_measured() -> None:
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_the_script_runs(script: str, tmp_path: Path) -> None:
-    if script == "serving" and not serving.BASELINE_ENVIRONMENT.exists():
+    if script == "serving" and not contestants.BASELINE_ENVIRONMENT.exists():
         pytest.skip("the baselines' environment is not there: make bench-serving makes it")
     assert command.main([script, "--quick", "--results", str(tmp_path)]) == 0
     [path] = tmp_path.glob(f"*-{script}.json")

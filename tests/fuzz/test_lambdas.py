@@ -262,7 +262,7 @@ def test_sweep(monkeypatch: pytest.MonkeyPatch, profile: str) -> None:
 
         def invoke(self, Payload: bytes, **_: Any) -> dict[str, Any]:
             assert isinstance(json.loads(Payload)["state"]["failed"], dict)
-            return {"Payload": io.BytesIO(seen["answer"].encode())}
+            return {"Payload": io.BytesIO(seen["answer"].encode("utf-8", "surrogatepass"))}
 
         def publish(self, Message: str, **_: Any) -> None:
             assert execution in Message

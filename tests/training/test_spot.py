@@ -55,7 +55,7 @@ def test_a_job_taken_down_again_and_again_ends_like_an_undisturbed_one(
 
 def test_a_host_that_hangs_ends_the_job_when_its_time_is_up(job: Job, pictures: Path, tmp_path: Path) -> None:
     first, second = job.start(tmp_path, pictures, entry=("-c", HASTY))
-    first.read_until("step=5 ")
+    first.read_until("train:loss")
     second.process.send_signal(signal.SIGSTOP)
     started = time.monotonic()
     assert first.finish() == 1
