@@ -5,7 +5,6 @@ Exit codes: 0 ok, 1 the execution failed, 2 usage or config.
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from typing import Annotated
@@ -14,9 +13,6 @@ import typer
 
 from workflow.commands import executions, local, models, preflight, project, stack, verify_aws
 from workflow.errors import KelpieError
-
-_COLLECT_AFTER_OBJECTS = 200_000
-"""A command imports much that stays, and is soon over: looking for garbage as often as usual takes a tenth of it."""
 
 app = typer.Typer(
     help="From a folder of labelled pictures to a guarded, autoscaled SageMaker endpoint.",
@@ -38,7 +34,6 @@ def kelpie(debug: Annotated[bool, typer.Option("--debug", help="Show the traceba
 
 def main() -> None:
     """Run the command line; a KelpieError becomes a message and its exit code."""
-    gc.set_threshold(_COLLECT_AFTER_OBJECTS)
     try:
         app(standalone_mode=True)
     except Exception as error:
