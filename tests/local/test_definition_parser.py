@@ -8,15 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from antlr4 import InputStream  # type: ignore[import-untyped]
+from antlr4.RuleContext import RuleContext  # type: ignore[import-untyped]
 from hypothesis import given
 from hypothesis import strategies as st
+from moto.stepfunctions.parser.asl.antlr.runtime.ASLIntrinsicLexer import ASLIntrinsicLexer
 from moto.stepfunctions.parser.asl.antlr.runtime.ASLLexer import ASLLexer
 from moto.stepfunctions.parser.asl.parse.asl_parser import AmazonStateLanguageParser, ASLParserException
+from moto.stepfunctions.parser.asl.parse.intrinsic.intrinsic_parser import IntrinsicParser
 
 from workflow.local import definition_parser
 
 GOLDEN = Path(__file__).parents[1] / "contracts/golden/definition.json"
 DEFINITION = re.sub(r"\$\{(\w+)\}", lambda found: "aws" if found[1] == "Partition" else "x", GOLDEN.read_text())
+
+TINY = '{"StartAt": "A", "States": {"A": {"Type": "Succeed"}}}'
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +46,75 @@ def test_the_tree_of_kelpies_definition_is_the_one_that_moto_finds(parsed_by_mot
     assert parsed_by_moto == []
 
 
+def test_the_text_of_a_part_of_a_tree_is_the_one_that_antlr_puts_together() -> None:
+    trees = definition_parser.tree_of(DEFINITION), definition_parser.tree_of_intrinsic(INTRINSICS[0])
+    parts = [tree.getChild(0) for tree in trees]  # beside it there is the end
+    for part in parts:
+        assert definition_parser._text(part) == definition_parser._original_text(part) != ""
+        parts += [child for child in part.children or () if isinstance(child, RuleContext)]
+    assert len(parts) > 1000
+
+
+def test_the_text_of_a_tree_of_moto_s_own_is_left_to_antlr() -> None:
+    _, tree = AmazonStateLanguageParser.parse(TINY)
+    assert definition_parser._text(tree) == definition_parser._original_text(tree) != ""
+
+
+INTRINSICS = [
+    json.loads(found)
+    for found in sorted(set(re.findall(r'"States\.(?:[^"\\]|\\.)*"', DEFINITION)))
+    if found.endswith(')"')
+]
+
+
+def test_the_intrinsic_functions_of_kelpies_definition_are_those_that_moto_finds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(definition_parser, "_original_parse_intrinsic", None)
+    definition_parser.parse_intrinsic.cache_clear()
+    for text in INTRINSICS:
+        function, tree = definition_parser.parse_intrinsic(text)
+        expected_function, expected_tree = IntrinsicParser.parse(text)
+        assert shape(tree) == shape(expected_tree)
+        assert type(function) is type(expected_function)
+    assert len(INTRINSICS) > 30
+
+
+@pytest.mark.parametrize(
+    "text", ["States.Format('it\\'s {}', $.a)", "States.ArrayGetItem($.a[0], 1)", "States.JsonToString($)"]
+)
+def test_an_uncommon_intrinsic_function_is_left_to_moto(text: str) -> None:
+    with pytest.raises(ValueError, match=r"no common token|none of the grammar's words"):
+        definition_parser.tree_of_intrinsic(text)
+    definition_parser.parse_intrinsic.cache_clear()
+    _, tree = definition_parser.parse_intrinsic(text)
+    assert shape(tree) == shape(IntrinsicParser.parse(text)[1])
+
+
+WORDS = r"""$ $$ $.a $.a.b_1 $$.Execution.Id $.é $.a[0] $a ' 'a' '\' 0 -1 1.5 01 1a ( ) , . - true
+States States.Format( Format UUID Nothing"""
+LEXEMES = st.sampled_from([*WORDS.split(), " ", "\t"])
+
+
+@given(st.lists(LEXEMES, max_size=8).map("".join))
+def test_the_tokens_of_an_intrinsic_function_are_those_of_the_lexer(text: str) -> None:
+    try:
+        found = definition_parser._intrinsic_lexemes(text)
+    except ValueError:  # moto's own parser is asked then
+        return
+    lexer = ASLIntrinsicLexer(InputStream(text))
+    lexer.removeErrorListeners()
+    assert found == [(token.type, token.text, token.start) for token in lexer.getAllTokens()]
+
+
+def test_the_words_of_intrinsic_functions_have_the_types_that_the_lexer_gives_them() -> None:
+    assert ASLIntrinsicLexer.modeNames == ["DEFAULT_MODE"]
+    literals = definition_parser._intrinsic_literals()
+    assert {"(", "States", "UUID"} <= set(literals)
+    types = {text: ASLIntrinsicLexer(InputStream(text)).nextToken().type for text in literals if text != "$"}
+    assert types == {text: number for text, number in literals.items() if text != "$"}  # "$" alone is a path
+
+
 def shape(tree: Any) -> Any:
     """A parse tree as nested lists of rules and texts."""
     if not hasattr(tree, "children"):
@@ -51,9 +126,8 @@ def test_a_text_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     parsed: list[str] = []
     tree_of = definition_parser.tree_of
     monkeypatch.setattr(definition_parser, "tree_of", lambda text: parsed.append(text) or tree_of(text))
-    text = '{"StartAt": "A", "States": {"A": {"Type": "Succeed"}}}'
-    assert definition_parser.parse(text) is definition_parser.parse(text)
-    assert parsed == [text]
+    assert definition_parser.parse(TINY) is definition_parser.parse(TINY)
+    assert parsed == [TINY]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ A type that is neither ours nor moto's is created as an empty stand-in and liste
 
 from __future__ import annotations
 
-import importlib
 import json
 import logging
 import pickle
@@ -41,6 +40,7 @@ from workflow.local import (
     network_resources,
     operations_resources,
     resources,
+    service_models,
     stack_updates,
 )
 from workflow.local.resources import Cloud, Resource, ResourceType, Wanted
@@ -188,7 +188,11 @@ def install(engine: Engine) -> None:
             endpoint_url=engine.endpoint_url or None,
             aws_access_key_id=engine.identity.root_access_key_id,
             aws_secret_access_key=engine.identity.root_secret_access_key,
-            config=Config(retries={"total_max_attempts": 1}, read_timeout=_READ_TIMEOUT_SECONDS),
+            config=Config(
+                retries={"total_max_attempts": 1},
+                read_timeout=_READ_TIMEOUT_SECONDS,
+                user_agent="cloudformation.amazonaws.com",
+            ),
         )
         in_process.connect(made, engine)
         return made
@@ -265,7 +269,7 @@ def _implementation(resource_type: str, cloud: Cloud) -> ResourceType:
         return compute_resources.CustomResource(cloud)
     if resource_type in _IMPLEMENTATIONS:
         return _IMPLEMENTATIONS[resource_type](cloud)
-    importlib.import_module("moto.apigateway.models")  # left out until now, see service_models.py
+    service_models.import_left_out()
     if resource_type in parsing.get_model_map():
         return _MotoType(cloud, parsing.get_model_map()[resource_type])
     _log.warning("%s exists in the local cloud in name only", resource_type)

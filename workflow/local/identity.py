@@ -202,6 +202,7 @@ class Identity:
                     endpoint_url=self.endpoint_url,
                     config=Config(
                         retries={"total_max_attempts": max_attempts, "mode": "standard"},
+                        user_agent=service_principal,  # botocore's own takes a fifth of a millisecond for each request
                         read_timeout=_READ_TIMEOUT_SECONDS,
                         max_pool_connections=50,
                         inject_host_prefix=False,

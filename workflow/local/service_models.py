@@ -2,9 +2,9 @@
 
 Every boto3 session reads AWS's endpoints and service models anew, megabytes of JSON, and the server makes one for each
 role. moto reads the same models again beside them, and, when it is imported, in which Region and zone each type of EC2
-instance is offered; there are none here. Its CloudFormation imports every service that has resource types; API Gateway,
-with a library that checks OpenAPI documents, takes longer than the others together. It makes an RSA key for every KMS
-key, those that nobody can sign with included; and Flask compiles for every route how its URL would be written.
+instance is offered; there are none here. Its CloudFormation imports every service that has resource types, of which no
+stack of ours has most: API Gateway, with a library that checks OpenAPI documents, EC2, RDS. It makes an RSA key for
+every KMS key, those that nobody can sign with included. Flask compiles for every route how its URL would be written.
 """
 
 from __future__ import annotations
@@ -34,12 +34,28 @@ if TYPE_CHECKING:
 
 HOOKS: tuple[str, ...] = (
     "moto.apigateway.models",
+    "moto.cloudformation.parsing",
     "moto.core.loaders.create_loader",
     "moto.core.utils._load_service_model",
     "moto.kms.models.generate_private_key",
     "moto.utilities.utils.load_resource",
 )
 
+_LEFT_OUT = (
+    "apigateway",
+    "autoscaling",
+    "batch",
+    "datapipeline",
+    "ec2",
+    "efs",
+    "elb",
+    "elbv2",
+    "emr",
+    "iot",
+    "rds",
+    "redshift",
+    "route53",
+)
 _NOT_NEEDED = "ec2/resources/instance_type"
 _ENDPOINT_PREFIX = {"ec2": "ec2"}
 """Asked for when moto is imported; the largest of all service models says no more. Source: botocore 1.44.5."""
@@ -123,14 +139,48 @@ def _available_regions(
     return list(resolver.get_available_endpoints(prefix, partition_name, allow_non_regional))
 
 
+class _LeftOut(ModuleType):
+    """Stands for a package of moto, or its models, until somebody asks for one of its backends."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.__path__ = [str(Path(moto.__file__).parent.joinpath(*name.split(".")[1:]))]  # what else is in it is found
+
+    def __getattr__(self, name: str) -> _LaterBackends:
+        if not name.endswith("_backends"):
+            raise AttributeError(name)
+        return _LaterBackends(self.__name__, name)
+
+
+class _LaterBackends:
+    """A service's backends, imported when somebody asks for the one of an account."""
+
+    def __init__(self, module: str, name: str) -> None:
+        self._module, self._name = module, name
+
+    def __getitem__(self, account_id: str) -> Any:
+        return getattr(importlib.import_module(self._module), self._name)[account_id]
+
+
 def _import_cloudformation() -> None:
-    """Import moto's CloudFormation before API Gateway, which cloudformation.py imports for a type that nobody knows."""
-    if "moto.apigateway" in sys.modules:
+    """Import moto's CloudFormation without the services that it imports for types that no stack here has."""
+    if "moto.cloudformation.parsing" in sys.modules:
         return
-    left_out = ModuleType("moto.apigateway")
-    left_out.models = None  # type: ignore[attr-defined]
-    sys.modules["moto.apigateway"] = left_out
+    left_out: dict[str, ModuleType] = {}
+    for service in _LEFT_OUT:
+        package, models = _LeftOut(f"moto.{service}"), _LeftOut(f"moto.{service}.models")
+        package.models = models  # type: ignore[attr-defined]
+        left_out |= {module.__name__: module for module in (package, models) if module.__name__ not in sys.modules}
+    sys.modules.update(left_out)
     try:
         importlib.import_module("moto.cloudformation.parsing")
+        importlib.import_module("moto.batch.utils")  # all that moto's Step Functions takes of Batch
     finally:
-        del sys.modules["moto.apigateway"]
+        for name in left_out:
+            del sys.modules[name]
+
+
+def import_left_out() -> None:
+    """Import the services that were left out, for a stack with a type that is none of ours."""
+    for service in _LEFT_OUT:
+        importlib.import_module(f"moto.{service}.models")

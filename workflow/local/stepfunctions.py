@@ -33,7 +33,6 @@ from moto.stepfunctions.parser.asl.component.state.fail import state_fail
 from moto.stepfunctions.parser.asl.component.state.wait.wait_function.wait_function import WaitFunction
 from moto.stepfunctions.parser.asl.eval.environment import Environment
 from moto.stepfunctions.parser.asl.eval.program_state import ProgramStopped, ProgramTimedOut
-from moto.stepfunctions.parser.asl.parse.asl_parser import AmazonStateLanguageParser
 from moto.stepfunctions.parser.asl.utils import json_path
 from moto.stepfunctions.parser.backend.execution import Execution
 from moto.stepfunctions.parser.models import StepFunctionsParserBackend
@@ -100,7 +99,7 @@ _original_describe = StepFunctionResponse.describe_execution
 def install(engine: Engine) -> None:
     """Make moto's Step Functions run with this engine's roles and clock."""
     logging.getLogger(_ASL).setLevel(logging.CRITICAL)  # it logs every failed state with its whole definition
-    replace(AmazonStateLanguageParser, "parse", staticmethod(definition_parser.parse))
+    definition_parser.install()
     state_tasks.install(engine)
     _install_clients(engine)
     _install_time(engine.clock)
