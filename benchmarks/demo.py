@@ -41,7 +41,7 @@ def measure(quick: bool, folder: Path) -> list[Table]:
         for number, arguments in enumerate(steps((ROOT / "Makefile").read_text(encoding="utf-8"))):
             if quick:
                 arguments = _quicker(arguments)
-            argv = [own_python(), "-m", "workflow.cli", *arguments]
+            argv = [own_python(), "-m", "workflow", *arguments]
             name = f"kelpie {' '.join(arguments)}"
             done = run(argv, name=name, cwd=folder, env=env, timeout_seconds=_STEP_SECONDS)
             accuracy = [line.text.strip() for line in done.child.lines if line.text.startswith("test accuracy")]

@@ -159,7 +159,7 @@ def whole_executions(local: LocalAccount, folder: Path, image_counts: tuple[int,
 def kelpie(arguments: list[str], folder: Path, home: Path) -> float:
     """Seconds of one `kelpie` command."""
     env = os.environ | {"KELPIE_HOME": str(home), "PYTHONPATH": str(ROOT)}
-    argv = [own_python(), "-m", "workflow.cli", *arguments]
+    argv = [own_python(), "-m", "workflow", *arguments]
     return run(
         argv, name=f"kelpie {' '.join(arguments)}", cwd=folder, env=env, timeout_seconds=_COMMAND_SECONDS
     ).seconds
@@ -203,7 +203,7 @@ def commands(folder: Path, rounds: int) -> list[Table]:
 def imported_by_help(folder: Path) -> tuple[int, list[str]]:
     """How many modules `kelpie --help` imports, and which of `SDKS` are among them."""
     program = (
-        "import sys, json\nfrom workflow.cli import main\nsys.argv = ['kelpie', '--help']\n"
+        "import sys, json\nfrom workflow.__main__ import main\nsys.argv = ['kelpie', '--help']\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\nprint('modules', json.dumps(sorted(sys.modules)))\n"
     )
     env = {"PYTHONPATH": str(ROOT)}

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from workflow.commands import executions, local, models, preflight, project, stack, verify_aws
 from workflow.errors import KelpieError
+
+if TYPE_CHECKING:
+    from workflow.local.cloud import Begun
 
 app = typer.Typer(
     help="From a folder of labelled pictures to a guarded, autoscaled SageMaker endpoint.",
@@ -32,10 +35,10 @@ def kelpie(debug: Annotated[bool, typer.Option("--debug", help="Show the traceba
         os.environ["KELPIE_DEBUG"] = "1"
 
 
-def main() -> None:
-    """Run the command line; a KelpieError becomes a message and its exit code."""
+def main(begun: Begun | None = None) -> None:
+    """Run the command line; a KelpieError becomes a message and its exit code. `begun` is for `kelpie local up`."""
     try:
-        app(standalone_mode=True)
+        app(standalone_mode=True, obj=begun)
     except Exception as error:
         told = error if isinstance(error, KelpieError) else _refusal(error)
         if told is None or os.environ.get("KELPIE_DEBUG"):
@@ -68,7 +71,3 @@ def _report(error: KelpieError) -> None:
         print(f"  {line}", file=sys.stderr)
     if error.fix:
         print(f"  try: {error.fix}", file=sys.stderr)
-
-
-if __name__ == "__main__":
-    main()

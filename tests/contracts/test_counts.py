@@ -213,7 +213,7 @@ def test_a_hundred_tasks_make_one_client_for_each_service_and_assume_their_role_
 
 def test_help_imports_few_modules() -> None:
     program = (
-        "import sys; from workflow.cli import main; sys.argv = ['kelpie', '--help']\n"
+        "import sys; from workflow.__main__ import main; sys.argv = ['kelpie', '--help']\n"
         "try:\n    main()\nexcept SystemExit:\n    print(len(sys.modules), file=sys.stderr)"
     )
     ran = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -65,7 +65,7 @@ _SDKS = ("boto3", "sagemaker", "stepfunctions", "moto", "torch", "pygraphviz")
 )
 def test_a_command_imports_only_the_sdks_that_it_needs(tmp_path: Path, arguments: list[str], needs: set[str]) -> None:
     code = (
-        "import sys; from workflow.cli import main\n"
+        "import sys; from workflow.__main__ import main\n"
         f"sys.argv = ['kelpie', *{arguments!r}]\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
         f"print('imported', sorted(set({_SDKS!r}) & set(sys.modules)), file=sys.stderr)"

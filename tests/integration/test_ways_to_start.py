@@ -51,7 +51,7 @@ def kelpie(local_cloud: LocalCloud, tmp_path: Path) -> Kelpie:
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "workflow.cli", *arguments],
+            [sys.executable, "-m", "workflow", *arguments],
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": str(ROOT), "KELPIE_HOME": str(local_cloud.home.parent)},
             capture_output=True,

@@ -19,7 +19,7 @@ def kelpie(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run the command in an empty folder."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "KELPIE_HOME": str(cwd / ".kelpie")}
     return subprocess.run(
-        [sys.executable, "-m", "workflow.cli", *arguments],
+        [sys.executable, "-m", "workflow", *arguments],
         cwd=cwd,
         env=environment,
         capture_output=True,

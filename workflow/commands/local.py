@@ -15,15 +15,12 @@ app.add_typer(fault_app, name="fault")
 
 
 @app.command()
-def up(config_file: ConfigFile = None) -> None:
+def up(context: typer.Context, config_file: ConfigFile = None) -> None:
     """Start the local cloud and deploy the stack into it.
 
     Does nothing when both are current.
     """
-    from workflow.local import cloud
-
-    begun = cloud.begin(cloud.default_home())
-    connection, _, outputs = local_account(load_config(config_file), begun)
+    connection, _, outputs = local_account(load_config(config_file), context.obj)
     print(f"local cloud: {connection.endpoint_url}")
     print(f"state machine: {outputs.state_machine_arn}")
     print(f"pictures for the input {{}}: s3://{outputs.data_bucket}/datasets/default/")

@@ -90,8 +90,7 @@ class CloudFormationStack:
 
     def parameters(self) -> dict[str, str]:
         """The parameters as the stack has them; none when there is no such stack."""
-        stack = self.describe() or {}
-        return {one["ParameterKey"]: one.get("ParameterValue", "") for one in stack.get("Parameters", ())}
+        return _parameters(self.describe())
 
     def resources(self, stack_id: str | None = None) -> list[dict[str, Any]]:
         """Its resources, as ListStackResources answers; a deleted stack is found by its id."""
@@ -137,8 +136,8 @@ class CloudFormationStack:
         Raises:
             KelpieError: CloudFormation refuses the template or the parameters.
         """
-        before = self.parameters()
-        creates_stack = self.status() is None
+        stack = self.describe()
+        before, creates_stack = _parameters(stack), stack is None
         try:
             answer = self._client.create_change_set(
                 StackName=self.name,
@@ -163,7 +162,7 @@ class CloudFormationStack:
                 reason,
                 "Correct the cause, then deploy again.",
             )
-        return change_set.read(described, self._changes(answer["Id"]), creates_stack, before)
+        return change_set.read(described, self._changes(answer["Id"], described), creates_stack, before)
 
     def discard(self, proposed: ChangeSet) -> None:
         """Delete a change set that is not wanted, and the empty stack that it was to create."""
@@ -204,9 +203,13 @@ class CloudFormationStack:
                 return described
             time.sleep(next(pauses_seconds))
 
-    def _changes(self, arn: str) -> list[Mapping[str, Any]]:
-        pages = self._client.get_paginator("describe_change_set").paginate(ChangeSetName=arn, StackName=self.name)
-        return [change for page in pages for change in page.get("Changes", ()) if "ResourceChange" in change]
+    def _changes(self, arn: str, page: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        """All of a change set, of which `page` is the first answer."""
+        changes = list(page.get("Changes", ()))
+        while "NextToken" in page:
+            page = self._client.describe_change_set(ChangeSetName=arn, StackName=self.name, NextToken=page["NextToken"])
+            changes += page.get("Changes", ())
+        return [change for change in changes if "ResourceChange" in change]
 
     def _continue_rollback(self) -> None:
         """UPDATE_ROLLBACK_FAILED: the stack takes no change before its last rollback is complete."""
@@ -264,6 +267,10 @@ class CloudFormationStack:
                 first.reason or stack.get("StackStatusReason") or f"The stack's status is {stack['StackStatus']}.",
                 "Correct the cause, then deploy again.",
             )
+
+
+def _parameters(stack: Mapping[str, Any] | None) -> dict[str, str]:
+    return {one["ParameterKey"]: one.get("ParameterValue", "") for one in (stack or {}).get("Parameters", ())}
 
 
 def _pauses_seconds() -> Iterator[float]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -123,16 +123,22 @@ def deploy(
     bucket = _bootstrapped(account, made, "ArtifactBucket", config)
     libraries = wheels.none() if account.endpoint_url else wheels.wheels(config.images.training_tag)
     body = packaging.asset_of_bytes("stack.yaml", template_body.encode())
-    _upload(account, bucket, [*assets.values(), *libraries, body], on_event)
-    image_uri = serving_image.ensure(
-        account,
-        repository=_bootstrapped(account, made, "ServingRepository", config),
-        build_project=_bootstrapped(account, made, "ImageBuild", config),
-        bucket=bucket,
-        context=assets["ServingContext"],
-        rebuild=rebuild_image,
-        on_event=on_event,
-    )
+    with ThreadPoolExecutor(_UPLOADS_AT_ONCE) as pool:
+        context = assets["ServingContext"]
+        uploads = _upload(pool, account, bucket, [context, *assets.values(), *libraries, body], on_event)
+        if context.key in uploads:
+            uploads[context.key].result()
+        image_uri = serving_image.ensure(
+            account,
+            repository=_bootstrapped(account, made, "ServingRepository", config),
+            build_project=_bootstrapped(account, made, "ImageBuild", config),
+            bucket=bucket,
+            context=context,
+            rebuild=rebuild_image,
+            on_event=on_event,
+        )
+        for upload in uploads.values():
+            upload.result()
     values = parameters(config, bucket, assets, wheels_prefix=libraries[0].prefix, serving_image_uri=image_uri) | _kept(
         stack.parameters()
     )
@@ -301,8 +307,10 @@ def _https_url(account: Account, bucket: str, asset: Asset) -> str:
     return f"https://{bucket}.s3.{account.region}.{account.dns_suffix}/{asset.key}"
 
 
-def _upload(account: Account, bucket: str, assets: Iterable[Asset], on_event: OnEvent) -> None:
-    """Upload each asset, several at once, unless its key, which contains its hash, is already there."""
+def _upload(
+    pool: Executor, account: Account, bucket: str, assets: Iterable[Asset], on_event: OnEvent
+) -> dict[str, Future[None]]:
+    """Begin to upload each asset, unless its key, which contains its hash, is already there; the uploads by key."""
     from boto3.s3.transfer import TransferConfig
 
     s3 = account.client("s3")
@@ -313,13 +321,12 @@ def _upload(account: Account, bucket: str, assets: Iterable[Asset], on_event: On
     except ClientError as error:
         raise KelpieError(f"The assets cannot be uploaded to {bucket}", str(error)) from error
 
-    def put(asset: Asset) -> Asset:
+    def put(asset: Asset) -> None:
         if isinstance(asset.content, Path):
             s3.upload_file(str(asset.content), bucket, asset.key, Config=in_one_piece)
         else:
             s3.put_object(Bucket=bucket, Key=asset.key, Body=asset.content)
-        return asset
+        on_event(StackEvent(asset.name, "asset", "UPLOADED", f"({asset.size_bytes:,} bytes)"))
 
-    with ThreadPoolExecutor(_UPLOADS_AT_ONCE) as pool:
-        for done in pool.map(put, [asset for asset in assets if asset.key not in there]):
-            on_event(StackEvent(done.name, "asset", "UPLOADED", f"({done.size_bytes:,} bytes)"))
+    wanted = {asset.key: asset for asset in assets}
+    return {key: pool.submit(put, asset) for key, asset in wanted.items() if key not in there}

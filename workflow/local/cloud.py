@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import http.client
 import json
 import os
 import signal
@@ -16,8 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
-
-import psutil  # type: ignore[import-untyped]
 
 from workflow.errors import KelpieError, NotRunning
 
@@ -117,6 +114,8 @@ class Connection:
         Raises:
             KelpieError: if the server refuses or cannot be reached.
         """
+        import http.client
+
         address = urlsplit(self.endpoint_url)
         client = http.client.HTTPConnection(str(address.hostname), address.port, timeout=_ANSWER_SECONDS)
         try:
@@ -348,6 +347,8 @@ def _signal_server(home: Path, signum: signal.Signals) -> None:
 
 def _left_over(home: Path, children: set[int]) -> set[int]:
     """Return processes of a dead server: guards that carry this home in their command line, and known children."""
+    import psutil  # type: ignore[import-untyped]
+
     left = set()
     for process in psutil.process_iter():
         with suppress(psutil.Error):

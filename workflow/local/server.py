@@ -72,7 +72,7 @@ CONTROL_PREFIX = "/kelpie/"
 
 _FOLDERS_OF_A_RUN = ("jobs", "endpoints", "sandboxes")
 _LOCK_PATIENCE_SECONDS = 2.0
-_COLLECT_AFTER_OBJECTS = 200_000
+_COLLECT_AFTER_OBJECTS = 400_000
 _MAX_CONTROL_BODY_BYTES = 64 * 1024
 
 StartResponse = Callable[..., Any]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import threading
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 from stack_server import StackServer, stack_server, succeed
 
 from workflow import schedule
@@ -130,6 +132,65 @@ def test_the_bucket_exists_before_the_first_upload_and_the_rest_after_the_last(s
     uploads = [index for index, event in enumerate(events) if event.status == "UPLOADED"]
     assert steps.index("ArtifactBucket") < steps.index("state-machine.json") < steps.index("StateMachine")
     assert len(uploads) == len(small_assets()) + 2  # the template, and the content of the channel wheels
+
+
+def test_the_serving_image_is_built_while_other_assets_are_still_uploaded(
+    server: StackServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uploaded: list[str] = []
+    built = threading.Event()
+    put_object = server.account.client("s3").put_object
+
+    def put(**values: Any) -> Any:
+        if values["Key"].endswith("sourcedir.tar.gz"):
+            assert built.wait(60)
+        uploaded.append(values["Key"].rpartition("/")[2])
+        return put_object(**values)
+
+    def ensure(*_: Any, context: Asset, **__: Any) -> str:
+        assert context.name in uploaded
+        assert "sourcedir.tar.gz" not in uploaded
+        built.set()
+        return IMAGE
+
+    monkeypatch.setattr(server.account.client("s3"), "put_object", put)
+    monkeypatch.setattr(serving_image, "ensure", ensure)
+    deploy(server)
+    assert "sourcedir.tar.gz" in uploaded
+
+
+def test_a_change_set_is_read_to_its_last_page(server: StackServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = server.account.client("cloudformation")
+    describe = client.describe_change_set
+
+    def one_change_a_page(NextToken: str = "0", **names: str) -> Any:
+        whole, number = describe(**names), int(NextToken)
+        more = {"NextToken": str(number + 1)} if number + 1 < len(whole["Changes"]) else {}
+        return {**whole, "Changes": whole["Changes"][number : number + 1], **more}
+
+    monkeypatch.setattr(client, "describe_change_set", one_change_a_page)
+    asked = Asked()
+    deploy(server, asked)
+    whole = template.parse(template.TEMPLATE_FILE.read_text())["Resources"]
+    wanted = {name for name, resource in whole.items() if "Condition" not in resource}
+    assert {change.resource for proposed in asked.proposed for change in proposed.changes} >= wanted
+
+
+def test_a_failed_upload_changes_nothing_of_the_stack(server: StackServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def put(**values: Any) -> Any:
+        if values["Key"].endswith("classify.zip"):
+            raise ClientError({"Error": {"Code": "SlowDown", "Message": "later"}}, "PutObject")
+        return put_object(**values)
+
+    s3 = server.account.client("s3")
+    put_object = s3.put_object
+    with monkeypatch.context() as failing:
+        failing.setattr(s3, "put_object", put)
+        with pytest.raises(ClientError, match="later"):
+            deploy(server)
+    assert "StateMachine" not in resources_of(server)
+    deploy(server)
+    assert "StateMachine" in resources_of(server)
 
 
 def test_the_outputs_name_what_was_made(server: StackServer) -> None:
