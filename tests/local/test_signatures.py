@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 import urllib.error
 import urllib.request
@@ -15,6 +16,8 @@ from botocore.config import Config
 from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 from moto.core.request import Request
+from werkzeug.exceptions import ClientDisconnected
+from werkzeug.wrappers import Request as WerkzeugRequest
 
 from workflow.local import signatures
 
@@ -205,3 +208,18 @@ def test_a_chunk_by_chunk_signed_body_is_refused_because_its_chunks_are_not_chec
     environ["HTTP_X_AMZ_CONTENT_SHA256"] = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"
     with pytest.raises(signatures.Malformed, match="does not know"):
         verify(environ)
+
+
+@pytest.mark.parametrize(
+    ("sent", "length", "whole"), [(b"body", "4", True), (b"bod", "4", False), (b"", "0", True), (b"body", None, True)]
+)
+def test_a_body_is_put_back_and_known_to_end_where_all_of_it_came(sent: bytes, length: str | None, whole: bool) -> None:
+    environ: dict[str, Any] = {"wsgi.input": io.BufferedReader(io.BytesIO(sent))}  # type: ignore[arg-type]
+    environ |= {"wsgi.input_terminated": True} if length is None else {"CONTENT_LENGTH": length}
+    assert signatures.body_of(environ) == signatures.body_of(environ) == sent
+    assert environ.get("wsgi.input_terminated", False) is whole
+    if whole:
+        assert WerkzeugRequest(environ).get_data() == sent
+    else:
+        with pytest.raises(ClientDisconnected):
+            WerkzeugRequest(environ).get_data()

@@ -28,17 +28,17 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime, timedelta
-from functools import lru_cache
 from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Any
 
 from moto.core.config import default_user_config
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from moto.moto_server.werkzeug_app import MotoRequestHandler
 from werkzeug.serving import BaseWSGIServer, make_server
 
 from workflow.local.clock import TIME_SCALE_HEADER, Clock
 from workflow.local.cloud import LOST_LOCK
+from workflow.local.dispatch import Dispatcher
 from workflow.local.engine import ACCOUNT_ID, Engine
 from workflow.local.faults import Faults, Undocumented, fault_of
 from workflow.local.identity import Identity
@@ -47,13 +47,12 @@ from workflow.local.processes import Processes
 
 HOOKS: tuple[str, ...] = (
     "moto.core.config.default_user_config",
-    "moto.moto_server.werkzeug_app.DomainDispatcherApplication.get_backend_for_host",
     "moto.moto_server.werkzeug_app.MotoRequestHandler",
-    "moto.moto_server.werkzeug_app.create_backend_app",
     "moto.settings.moto_server_port",
 )
 HOOKING_MODULES = (
     "service_models",
+    "dispatch",
     "cloudformation",
     "authorization",
     "stepfunctions",
@@ -83,15 +82,6 @@ class AlreadyRunning(RuntimeError):
     """Another server holds the lock of this home."""
 
 
-class _Dispatcher(DomainDispatcherApplication):
-    """moto's dispatcher, without its search of the service folders for every request."""
-
-    def __init__(self) -> None:
-        super().__init__(create_backend_app)
-        # Resolved per service host; moto lists its own package folder each time, a third of an S3 request's time.
-        self.get_backend_for_host = lru_cache(maxsize=1024)(super().get_backend_for_host)  # type: ignore[method-assign]
-
-
 class _RequestHandler(MotoRequestHandler):
     disable_nagle_algorithm = True
 
@@ -105,7 +95,7 @@ class Application:
     def __init__(self, engine: Engine, shut_down: Callable[[], None]) -> None:
         self._engine = engine
         self._shut_down = shut_down
-        self._aws = _Dispatcher()
+        self._aws = Dispatcher()
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""

@@ -141,6 +141,8 @@ def body_of(environ: dict[str, Any]) -> bytes:
     length = environ.get("CONTENT_LENGTH")
     body: bytes = stream.read(int(length)) if length else stream.read() if environ.get("wsgi.input_terminated") else b""
     environ["wsgi.input"] = io.BytesIO(body)
+    if not length or len(body) == int(length):
+        environ["wsgi.input_terminated"] = True  # werkzeug copies it once more, in small pieces, where it has to count
     return body
 
 
