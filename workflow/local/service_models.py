@@ -9,9 +9,11 @@ every KMS key, those that nobody can sign with included. Flask compiles for ever
 
 from __future__ import annotations
 
+import gzip
 import importlib
 import json
 import sys
+import zlib
 from collections.abc import Callable
 from functools import cache, cached_property
 from pathlib import Path
@@ -56,6 +58,8 @@ _LEFT_OUT = (
     "redshift",
     "route53",
 )
+_GZIP = zlib.MAX_WBITS + 16
+"""Source: Python's documentation of zlib.decompress, Nov 2026."""
 _NOT_NEEDED = "ec2/resources/instance_type"
 _ENDPOINT_PREFIX = {"ec2": "ec2"}
 """Asked for when moto is imported; the largest of all service models says no more. Source: botocore 1.44.5."""
@@ -107,12 +111,15 @@ def _load_resource(filename: str, *arguments: Any, **named: Any) -> Any:
 
 
 def _load_file(_: JSONFileLoader, full_path: str, open_method: Callable[..., Any]) -> dict[str, Any] | None:
-    """As botocore does it, without OrderedDict: plain ones keep their order too, and take half as long to fill."""
+    """As botocore does it, without OrderedDict: plain ones keep their order too, and take half as long to fill.
+
+    A compressed file is decompressed at once and not in pieces of eight kilobytes.
+    """
     try:
-        with open_method(full_path, "rb") as file:
-            return dict(json.loads(file.read()))
+        content = Path(full_path).read_bytes()
     except FileNotFoundError:
         return None
+    return dict(json.loads(zlib.decompress(content, wbits=_GZIP) if open_method is gzip.open else content))
 
 
 @cache
