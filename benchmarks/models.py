@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks import pictures
 from benchmarks.children import ChildFailed, environment, own_python, run
-from benchmarks.contestants import serving_python
+from benchmarks.contestants import NO_AMX, WITHOUT_AMX, serving_python
 
 PRECISIONS = ("float32", "bfloat16", "int8")
 _TRAINING_SECONDS = 900.0
@@ -108,16 +108,20 @@ def quality(data: Path, folder: Path, epochs: int) -> dict[str, str]:
         except ChildFailed as error:
             said[precision] = f"training refused it: {str(error).splitlines()[-1][:200]}"
             continue
-        answers[precision] = classify(model, [path for path, _ in tests])
-        right = sum(best == breed for best, (_, breed) in zip(answers[precision], tests, strict=True)) / len(tests)
-        same = sum(a == b for a, b in zip(answers[precision], answers["float32"], strict=True)) / len(tests)
-        fell_back = "" if served_precision(model) == precision else f", fell back to {served_precision(model)}"
-        said[precision] = f"dogs: test {right:.1%}, agreement {same:.1%}{fell_back}"
+        computed: dict[str, Mapping[str, str]] = {precision: {}}
+        if precision == "int8":
+            computed[WITHOUT_AMX.removeprefix("Kelpie ")] = NO_AMX
+        for name, env in computed.items():
+            answers[name] = classify(model, [path for path, _ in tests], env)
+            right = sum(best == breed for best, (_, breed) in zip(answers[name], tests, strict=True)) / len(tests)
+            same = sum(a == b for a, b in zip(answers[name], answers["float32"], strict=True)) / len(tests)
+            fell_back = "" if served_precision(model) == precision else f", fell back to {served_precision(model)}"
+            said[name] = f"dogs: test {right:.1%}, agreement {same:.1%}{fell_back}"
     return said
 
 
-def classify(model: Path, files: Sequence[Path]) -> list[str]:
-    """The best class of each picture by the archive's own handler, in the serving environment."""
+def classify(model: Path, files: Sequence[Path], env: Mapping[str, str]) -> list[str]:
+    """The best class of each picture by the archive's own handler, in the serving environment with `env` besides."""
     program = (
         "import sys, json; from inference.handler import Request, model_fn, predict_fn; m = model_fn(sys.argv[1]);"
         "print(json.dumps([predict_fn(Request(open(p, 'rb').read(), 1), m)[0]['class'] for p in json.load(sys.stdin)]))"
@@ -127,7 +131,7 @@ def classify(model: Path, files: Sequence[Path]) -> list[str]:
         input=json.dumps([str(path) for path in files]),
         capture_output=True,
         text=True,
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(model / "code"), "PYTHONDONTWRITEBYTECODE": "1"},
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(model / "code"), "PYTHONDONTWRITEBYTECODE": "1", **env},
         timeout=_TRAINING_SECONDS,
         check=False,
     )

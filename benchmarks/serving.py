@@ -260,8 +260,6 @@ def rate(report: Report) -> float:
 def agreement(name: str, said: dict[str, str]) -> str:
     """What is known of how right a contestant's answers are; `said` by precision."""
     precision = name.removeprefix("Kelpie ")
-    if name == WITHOUT_AMX:
-        return "the network of Kelpie int8, not measured apart"
     return "float32 by eager PyTorch" if name == precision else said.get(precision, "")
 
 

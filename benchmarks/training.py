@@ -10,7 +10,7 @@ import itertools
 import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks import limits, pictures
@@ -152,6 +152,7 @@ def to_accuracy(size: Size, data: Path, folder: Path, measured: limits.Limits) -
     for n, recipe in enumerate(order):
         outcomes.setdefault(recipe.name, []).append(recipe.run(data, folder / f"run-{n}", train_count))
     names = [recipe.name for recipe in (*baselines, *kelpie)]
+    times = [to_target({name: outcomes[name] for name in names}, target, train_count) for target in size.targets]
     speed = [
         Row(
             name,
@@ -162,7 +163,9 @@ def to_accuracy(size: Size, data: Path, folder: Path, measured: limits.Limits) -
         for name in names
     ]
     return [
-        *(to_target({name: outcomes[name] for name in names}, target, train_count) for target in size.targets),
+        times[0],
+        *(replace(table, headlines=()) for table in times[1:-1]),
+        times[-1],
         Table(
             "Training pictures a second, validation included",
             "pictures/s",

@@ -6,8 +6,10 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 
 from workflow.watch import sparkline
@@ -156,3 +158,25 @@ def test_init_writes_a_config_file_once(tmp_path: Path) -> None:
     again = kelpie("init", cwd=tmp_path)
     assert again.returncode == 2
     assert "there already" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"), [(("--no-such",), "--no-such"), (("--config", "missing.toml"), "missing.toml")]
+)
+def test_an_up_that_cannot_work_says_why_and_the_server_that_it_began_ends(
+    tmp_path: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    result = kelpie("local", "up", *arguments, cwd=tmp_path)
+    assert result.returncode == 2
+    assert said in result.stderr
+    assert (tmp_path / ".kelpie" / "local" / "server.log").is_file()  # it was begun
+    home = str(tmp_path / ".kelpie" / "local")
+    deadline = time.monotonic() + 30
+    while any(home in (process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])):
+        assert time.monotonic() < deadline, "the server still runs"
+        time.sleep(0.05)
+
+
+def test_help_about_up_begins_no_server(tmp_path: Path) -> None:
+    assert kelpie("local", "up", "--help", cwd=tmp_path).returncode == 0
+    assert not (tmp_path / ".kelpie").exists()
