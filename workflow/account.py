@@ -6,13 +6,11 @@ credentials and the endpoint URL and by nothing else.
 
 from __future__ import annotations
 
-import importlib
-from functools import cache, cached_property
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from botocore.config import Config as ClientConfig
 from botocore.exceptions import BotoCoreError, ClientError
-from botocore.loaders import Loader, create_loader
 
 from workflow.errors import KelpieError
 
@@ -28,23 +26,6 @@ DNS_SUFFIXES = {
     "aws-iso-f": "csp.hci.ic.gov",
 }
 """Of the partitions whose addresses do not end in amazonaws.com. Source: botocore 1.44.5, endpoints.json."""
-
-
-@cache
-def service_models() -> Loader:
-    """What reads the service models, each of them once; for the sessions of the local cloud."""
-    return create_loader()
-
-
-def read_service_models(*services: str) -> None:
-    """Import boto3 and read what the clients of these services need, before there are credentials to make them with."""
-    importlib.import_module("boto3")
-    loader = service_models()
-    for name in ("endpoints", "partitions", "sdk-default-configuration", "_retry"):
-        loader.load_data(name)
-    for service in services:
-        for kind in ("service-2", "endpoint-rule-set-1"):
-            loader.load_service_model(service, kind)
 
 
 class Account:

@@ -49,7 +49,7 @@ def counting(original):
 loader = botocore.loaders.JSONFileLoader
 loader._load_file = counting(loader._load_file)
 from workflow.local import server, service_models
-service_models._load_file = counting(service_models._load_file)
+service_models.load_file = counting(service_models.load_file)
 engine = server.build_engine(Path("unused"), "us-east-1", 30, "http://127.0.0.1:1")
 server.install_hooks(engine)
 imported = list(sys.modules)

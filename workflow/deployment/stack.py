@@ -20,13 +20,14 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from workflow.account import Account, flag, read_service_models
+from workflow.account import Account, flag
 from workflow.config import Config
 from workflow.deployment import packaging, rendered, serving_image, template, wheels
 from workflow.deployment.change_set import ChangeSet
 from workflow.deployment.cloudformation import CloudFormationStack, OnEvent, StackEvent, ignore
 from workflow.deployment.packaging import Asset
 from workflow.errors import KelpieError
+from workflow.service_models import read_service_models
 
 SERVICES = ("cloudformation", "s3", "ecr", "codebuild")
 """Whose APIs a deployment calls."""

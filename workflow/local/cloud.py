@@ -56,7 +56,7 @@ class Connection:
         import boto3
         import botocore.session
 
-        from workflow.account import service_models
+        from workflow.service_models import service_models
 
         core = botocore.session.get_session()
         core.register_component("data_loader", service_models())

@@ -9,11 +9,8 @@ every KMS key, those that nobody can sign with included. Flask compiles for ever
 
 from __future__ import annotations
 
-import gzip
 import importlib
-import json
 import sys
-import zlib
 from collections.abc import Callable
 from functools import cache, cached_property
 from pathlib import Path
@@ -30,6 +27,7 @@ from moto.kms.utils import generate_private_key
 from werkzeug.routing import Rule
 
 from workflow.local.authorization import replace
+from workflow.service_models import load_file
 
 if TYPE_CHECKING:
     from workflow.local.engine import Engine
@@ -58,8 +56,6 @@ _LEFT_OUT = (
     "redshift",
     "route53",
 )
-_GZIP = zlib.MAX_WBITS + 16
-"""Source: Python's documentation of zlib.decompress, Nov 2026."""
 _NOT_NEEDED = "ec2/resources/instance_type"
 _ENDPOINT_PREFIX = {"ec2": "ec2"}
 """Asked for when moto is imported; the largest of all service models says no more. Source: botocore 1.44.5."""
@@ -78,7 +74,7 @@ def install(engine: Engine) -> None:  # noqa: ARG001
         (botocore.session.Session, "get_available_regions", _available_regions),
         (core_utils, "_load_service_model", _load_service_model),
         (moto.utilities.utils, "load_resource", _load_resource),
-        (JSONFileLoader, "_load_file", _load_file),
+        (JSONFileLoader, "_load_file", load_file),
         (Rule, "_compile_builder", _compile_builder),
     ):
         replace(owner, name, replacement)
@@ -108,18 +104,6 @@ def _compile_builder(self: Rule, append_unknown: bool = True) -> Callable[..., t
 
 def _load_resource(filename: str, *arguments: Any, **named: Any) -> Any:
     return {} if filename.startswith(_NOT_NEEDED) else _original_load_resource(filename, *arguments, **named)
-
-
-def _load_file(_: JSONFileLoader, full_path: str, open_method: Callable[..., Any]) -> dict[str, Any] | None:
-    """As botocore does it, without OrderedDict: plain ones keep their order too, and take half as long to fill.
-
-    A compressed file is decompressed at once and not in pieces of eight kilobytes.
-    """
-    try:
-        content = Path(full_path).read_bytes()
-    except FileNotFoundError:
-        return None
-    return dict(json.loads(zlib.decompress(content, wbits=_GZIP) if open_method is gzip.open else content))
 
 
 @cache
