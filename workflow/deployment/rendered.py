@@ -1,7 +1,8 @@
 """The rendered definition, kept between commands: to render it the SDK is imported, which takes half a second at best.
 
 A definition is a function of the settings, of Kelpie's code and of the SDK. A kept one is named by the hash of all
-three, so that it is never stale; the folder may be deleted at any time.
+three, so that it is never stale; the folder may be deleted at any time. It is in the running environment, for all
+projects; where that cannot be written to, nothing is kept.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import sys
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +19,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from workflow.config import Config
 
-KEPT = 8
+FOLDER = Path(sys.prefix) / "kelpie-definitions"
+KEPT = 16
 """How many definitions stay in the folder: those of the settings and of the code that were used last."""
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -25,20 +29,16 @@ _SDK = ("boto3", "sagemaker", "stepfunctions")
 
 def rendered(config: Config) -> str:
     """The state machine as JSON text: what `definition.render` gives, from the folder when it is there."""
-    folder = Path(os.environ.get("KELPIE_HOME") or ".kelpie") / "definitions"
-    file = folder / f"{fingerprint(config)}.json"
+    file = FOLDER / f"{fingerprint(config)}.json"
     try:
         text = file.read_text(encoding="utf-8")
-        file.touch()
-        return text
-    except FileNotFoundError:
-        pass
-    text = render(config)
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_suffix(f".{os.getpid()}")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(file)
-    _forget(folder)
+    except OSError:
+        text = render(config)
+        with suppress(OSError):
+            _keep(file, text)
+    else:
+        with suppress(OSError):  # another command may have forgotten it meanwhile
+            os.utime(file)
     return text
 
 
@@ -63,7 +63,10 @@ def fingerprint(config: Config) -> str:
     return content.hexdigest()
 
 
-def _forget(folder: Path) -> None:
-    files = sorted(folder.glob("*.json"), key=lambda file: file.stat().st_mtime, reverse=True)
-    for file in files[KEPT:]:
-        file.unlink(missing_ok=True)
+def _keep(file: Path, text: str) -> None:
+    FOLDER.mkdir(exist_ok=True)
+    unfinished = file.with_suffix(f".{os.getpid()}")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(file)
+    for old in sorted(FOLDER.glob("*.json"), key=lambda kept: kept.stat().st_mtime, reverse=True)[KEPT:]:
+        old.unlink()

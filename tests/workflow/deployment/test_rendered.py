@@ -16,9 +16,9 @@ REPOSITORY = Path(__file__).parents[3]
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("KELPIE_HOME", str(tmp_path))
-    return tmp_path
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(rendered, "FOLDER", tmp_path / "definitions")
+    return tmp_path / "definitions"
 
 
 def configured(**sections: dict[str, object]) -> Config:
@@ -68,23 +68,49 @@ def test_it_is_built_again_after_a_change_of_code_or_sdk(monkeypatch: pytest.Mon
     assert len(seen) == 4
 
 
-def test_only_the_last_few_are_kept(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+def test_only_the_last_few_are_kept(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     built(monkeypatch)
     for number in range(rendered.KEPT + 3):
         rendered.rendered(configured(project={"name": f"dogs-{number}"}))
-    assert len(list((home / "definitions").iterdir())) == rendered.KEPT
+    assert len(list(folder.iterdir())) == rendered.KEPT
 
 
-def test_a_kept_definition_is_read_without_the_sdk(home: Path) -> None:
+def test_where_nothing_can_be_kept_it_is_built_each_time(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    names = built(monkeypatch)
+    folder.write_text("no folder")
+    assert rendered.rendered(Config()) == rendered.rendered(Config())
+    assert len(names) == 2
+
+
+def test_one_that_is_forgotten_while_it_is_read_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    built(monkeypatch)
+    text = rendered.rendered(Config())
+    read = Path.read_text
+
+    def read_and_forget(self: Path, encoding: str | None = None) -> str:
+        found = read(self, encoding)
+        if self.parent == folder:
+            self.unlink()
+        return found
+
+    monkeypatch.setattr(Path, "read_text", read_and_forget)
+    assert rendered.rendered(Config()) == text
+    assert list(folder.iterdir()) == []
+
+
+def test_a_kept_definition_is_read_without_the_sdk(folder: Path) -> None:
     rendered.rendered(Config())
     program = (
-        "import sys; from workflow.config import Config; from workflow.deployment import rendered;"
+        "import sys; from pathlib import Path; from workflow.config import Config;"
+        f"from workflow.deployment import rendered; rendered.FOLDER = Path({str(folder)!r});"
         "rendered.rendered(Config()); print([name for name in ('sagemaker', 'stepfunctions') if name in sys.modules])"
     )
     ran = subprocess.run(
         [sys.executable, "-c", program],
         cwd=REPOSITORY,
-        env={"KELPIE_HOME": str(home), "PYTHONPATH": str(REPOSITORY)},
+        env={"PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         text=True,
         check=True,
