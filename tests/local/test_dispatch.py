@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from moto.core import responses, utils
 from moto.core.base_backend import BackendDict
-from moto.sqs.models import sqs_backends
+from moto.sqs.models import SQSBackend
 from moto.sqs.responses import SQSResponse
 from werkzeug.test import Client
 
@@ -38,12 +38,16 @@ def test_the_methods_of_a_service_are_listed_once(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.usefixtures("installed")
 def test_an_account_has_the_backends_that_moto_gives_it_and_new_ones_after_a_reset() -> None:
-    first = sqs_backends[ACCOUNT_ID]
-    assert sqs_backends[ACCOUNT_ID] is first
-    assert sqs_backends in BackendDict._instances  # type: ignore[misc]
-    BackendDict.reset()
-    assert sqs_backends[ACCOUNT_ID] is not first
-    assert sqs_backends in BackendDict._instances  # type: ignore[misc]
+    backends = BackendDict(SQSBackend, "sqs")
+    first = backends[ACCOUNT_ID]
+    assert backends[ACCOUNT_ID] is first
+    in_use: list[Any] = BackendDict._instances  # type: ignore[misc]
+    assert in_use.count(backends) == 1
+    in_use.remove(backends)  # as a reset does it to all
+    backends.clear()
+    assert backends[ACCOUNT_ID] is not first
+    assert in_use.count(backends) == 1
+    in_use.remove(backends)
 
 
 def call(dispatcher: dispatch.Dispatcher) -> Any:
