@@ -114,7 +114,8 @@ def test_a_model_is_what_botocore_reads(service: str, installed: None) -> None:
     file = str(newest)
     expected = service_models._original_load_file(botocore.loaders.JSONFileLoader(), file, gzip.open)
     found = botocore.loaders.JSONFileLoader()._load_file(file, gzip.open)
-    assert json.dumps(found) == json.dumps(expected)  # the order too
+    is_same = json.dumps(found) == json.dumps(expected)  # the order too
+    assert is_same
     assert botocore.loaders.JSONFileLoader()._load_file(file + "x", gzip.open) is None
 
 
