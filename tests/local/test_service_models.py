@@ -24,6 +24,8 @@ from werkzeug.routing import Map, Rule
 from workflow.local import service_models
 
 ROOT = Path(__file__).parents[2]
+LOAD_FILE = botocore.loaders.JSONFileLoader._load_file
+"""As botocore has it."""
 PLACES: tuple[tuple[Any, str], ...] = (
     (botocore.session, "create_loader"),
     (botocore.session.Session, "get_available_regions"),
@@ -112,7 +114,7 @@ def test_a_model_is_what_botocore_reads(service: str, installed: None) -> None:
     path = Path(botocore.loaders.__file__).parent / "data" / service
     [newest, *_] = sorted(path.glob("*/service-2.json.gz"), reverse=True)
     file = str(newest)
-    expected = service_models._original_load_file(botocore.loaders.JSONFileLoader(), file, gzip.open)
+    expected = LOAD_FILE(botocore.loaders.JSONFileLoader(), file, gzip.open)
     found = botocore.loaders.JSONFileLoader()._load_file(file, gzip.open)
     is_same = json.dumps(found) == json.dumps(expected)  # the order too
     assert is_same

@@ -61,7 +61,6 @@ _ENDPOINT_PREFIX = {"ec2": "ec2"}
 """Asked for when moto is imported; the largest of all service models says no more. Source: botocore 1.44.5."""
 
 _original_create_loader = botocore.session.create_loader
-_original_load_file = JSONFileLoader._load_file  # type: ignore[attr-defined]
 _original_load_resource = moto.utilities.utils.load_resource
 _original_compile_builder = Rule._compile_builder
 _original_available_regions = botocore.session.Session.get_available_regions
