@@ -61,6 +61,11 @@ def baseline_python() -> Path:
     return python
 
 
+def has_amx() -> bool:
+    """Whether int8 is computed with AMX, so that the same without it is worth a row of its own."""
+    return "amx_int8" in cpu_flags()
+
+
 def contestants(models: dict[str, Path], expected: dict[str, dict[str, list[str] | None]]) -> list[Contestant]:
     """All servers; `expected` has the right answers of the original's preprocessing and of Kelpie's, by kind.
 
@@ -92,7 +97,7 @@ def contestants(models: dict[str, Path], expected: dict[str, dict[str, list[str]
     for precision, folder in models.items():
         right = expected["kelpie"] if precision == "float32" else dict.fromkeys(expected["kelpie"])
         found.append(kelpie(precision, folder, right))
-        if precision == "int8" and "amx_int8" in cpu_flags():
+        if precision == "int8" and has_amx():
             found.append(replace(found[-1], name=WITHOUT_AMX, only_main=True, runtime_env=NO_AMX))
     others = {
         "sagemaker-inference's transformer, fair form": gunicorn(toolkit),

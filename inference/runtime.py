@@ -24,13 +24,14 @@ from inference.preprocessing import to_tensor
 
 log = logging.getLogger("inference")
 
-CPU_FLAGS = {
-    "bfloat16": ("amx_bf16",),
+CPU_WAYS = {
+    "bfloat16": ("amx_bf16", "AuthenticAMD avx512_bf16"),
     "int8": ("avx512_vnni", "avx_vnni", "amx_int8"),
 }
-"""Flags of /proc/cpuinfo of which one is needed. Without AMX bfloat16 is slower than float32, avx512_bf16 or not
-(measured, docs/decisions/0026); without the others int8 sums may saturate, so that answers differ from those that were
-measured elsewhere.
+"""Of each precision, the ways in which a CPU is good at it: words of /proc/cpuinfo, its maker or flags, that it has all
+of. Without them bfloat16 is slower than float32: with avx512_bf16 Intel's CPUs are, and AMD's take half the time
+(measured, docs/decisions/0026). And int8 sums may saturate, so that answers differ from those that were measured
+elsewhere.
 Source: OpenVINO, "Saturation (overflow) Issue Workaround", read 2026-11-22."""
 
 
@@ -54,25 +55,28 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def unsupported(precision: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """Why this machine cannot compute in the precision as it was measured; empty if it can."""
-    wanted = CPU_FLAGS.get(precision)
-    if wanted is None:
-        return ""
+def way(precision: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The first of `CPU_WAYS` that this machine has; empty if it has none."""
     try:
         lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         lines = []
-    flags = {flag for line in lines if line.startswith("flags") for flag in line.partition(":")[2].split()}
-    if flags & set(wanted):
+    fields = (line.partition(":") for line in lines if line.startswith(("vendor_id", "flags")))
+    words = {word for _, _, said in fields for word in said.split()}
+    return next((each for each in CPU_WAYS[precision] if words.issuperset(each.split())), "")
+
+
+def unsupported(precision: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Why this machine does not compute in the precision as it was measured; empty if it does."""
+    if precision not in CPU_WAYS or way(precision, cpuinfo):
         return ""
-    return f"this machine's CPU cannot compute {precision}: it has none of {', '.join(wanted)}"
+    return f"this machine's CPU is not made for {precision}: it has none of {', '.join(CPU_WAYS[precision])}"
 
 
 def load(folder: Path, contract: ModelContract, threads: int) -> Network:
     """Load the network of a model folder, for up to `threads` calls of `run` at once, each on one core.
 
-    A precision that the CPU cannot compute is served in float32, with a warning: the network that it agrees with.
+    A precision that the CPU is not made for is served in float32, with a warning: the network that it agrees with.
 
     Raises:
         InvalidContract: the network is not the one that the contract describes.

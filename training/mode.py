@@ -62,7 +62,6 @@ def _native(device: torch.device, cpuinfo: Path) -> tuple[torch.dtype, str]:
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return torch.bfloat16, "the GPU has it"
         return torch.float16, "the GPU has no bfloat16"
-    flags = " or ".join(runtime.CPU_FLAGS["bfloat16"])
-    if runtime.unsupported("bfloat16", cpuinfo):
-        return torch.float32, f"the CPU has no {flags}"
-    return torch.bfloat16, f"the CPU has {flags}"
+    if way := runtime.way("bfloat16", cpuinfo):
+        return torch.bfloat16, f"the CPU has {way}"
+    return torch.float32, f"the CPU has no {' or '.join(runtime.CPU_WAYS['bfloat16'])}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from benchmarks import (
     hosts,
     image,
     limits,
+    models,
     orchestration,
     scaling,
     serving,
@@ -107,6 +109,25 @@ def test_the_model_s_share_is_that_of_each_slice_because_a_machine_s_speed_chang
         "all the rest": 2.5,
         "in the model": "90%",
     }
+
+
+def test_loads_one_after_the_other_are_a_round() -> None:
+    one = Report(seconds=2.0, latencies_ms=[10.0], refused=1, unanswered=0, best=["a"])
+    other = Report(seconds=3.0, latencies_ms=[20.0, 30.0], refused=2, unanswered=1, best=["a"])
+    both = serving.merged([one, other])
+    assert both == Report(seconds=5.0, latencies_ms=[10.0, 20.0, 30.0], refused=3, unanswered=1, best=["a"])
+    assert serving.rate(both) == pytest.approx(3 / 5)
+
+
+@pytest.mark.parametrize(
+    ("agreement", "added"),
+    [(0.9733, "; its 97.3% on valid pictures are below the gate's 98%"), (0.98, ""), (None, "")],
+)
+def test_what_the_agreement_gate_would_refuse_is_said(tmp_path: Path, agreement: float | None, added: str) -> None:
+    (tmp_path / "output").mkdir()
+    choice = {"precision": {"agreement": agreement, "split": "valid"}}
+    (tmp_path / "output" / "evaluation.json").write_text(json.dumps(choice))
+    assert models.gate_says(tmp_path) == added
 
 
 def test_the_tail_is_compared_with_the_best_baseline_s() -> None:

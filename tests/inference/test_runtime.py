@@ -19,9 +19,10 @@ from inference.handler import Request, model_fn, predict_fn
 from inference.preprocessing import to_tensor
 
 
-def cpuinfo(folder: Path, flags: str) -> Path:
+def cpuinfo(folder: Path, vendor: str, flags: str) -> Path:
     path = folder / "cpuinfo"
-    path.write_text(f"processor\t: 0\nflags\t\t: {flags}\nprocessor\t: 1\nflags\t\t: {flags}\n")
+    one = f"vendor_id\t: {vendor}\nmodel name\t: one with avx_vnni and amx_bf16\nflags\t\t: {flags}\n"
+    path.write_text(f"processor\t: 0\n{one}\nprocessor\t: 1\n{one}")
     return path
 
 
@@ -30,22 +31,23 @@ def pictures(count: int) -> list[np.ndarray[Any, np.dtype[np.uint8]]]:
 
 
 @pytest.mark.parametrize(
-    ("precision", "flags", "can"),
+    ("precision", "vendor", "flags", "can"),
     [
-        ("float32", "fpu sse", True),
-        ("bfloat16", "fpu avx512_bf16 avx512_vnni", False),
-        ("bfloat16", "fpu amx_bf16", True),
-        ("bfloat16", "fpu avx512f avx512_vnni", False),
-        ("int8", "fpu avx512f avx512_vnni", True),
-        ("int8", "fpu avx2 avx_vnni", True),
-        ("int8", "fpu avx512f avx2", False),
+        ("float32", "GenuineIntel", "fpu sse", True),
+        ("bfloat16", "GenuineIntel", "fpu amx_bf16", True),
+        ("bfloat16", "GenuineIntel", "fpu avx512_bf16 avx512_vnni", False),
+        ("bfloat16", "AuthenticAMD", "fpu avx512_bf16 avx512_vnni", True),
+        ("bfloat16", "AuthenticAMD", "fpu avx512f avx512_vnni", False),
+        ("int8", "AuthenticAMD", "fpu avx512f avx512_vnni", True),
+        ("int8", "GenuineIntel", "fpu avx2 avx_vnni", True),
+        ("int8", "GenuineIntel", "fpu avx512f avx2", False),
     ],
 )
-def test_the_cpus_flags_decide_what_it_can_compute(tmp_path: Path, precision: str, flags: str, can: bool) -> None:
-    reason = runtime.unsupported(precision, cpuinfo(tmp_path, flags))
+def test_the_cpu_decides_what_is_computed(tmp_path: Path, precision: str, vendor: str, flags: str, can: bool) -> None:
+    reason = runtime.unsupported(precision, cpuinfo(tmp_path, vendor, flags))
     assert (reason == "") == can
     if not can:
-        assert all(text in reason for text in (precision, *runtime.CPU_FLAGS[precision]))
+        assert all(text in reason for text in (precision, *runtime.CPU_WAYS[precision]))
 
 
 @pytest.mark.parametrize("content", [None, "Features\t: fp asimd bf16 i8mm\n", ""])
@@ -56,10 +58,10 @@ def test_a_cpu_that_is_no_x86_computes_float32_only(tmp_path: Path, content: str
     assert [bool(runtime.unsupported(p, path)) for p in ("float32", "bfloat16", "int8")] == [False, True, True]
 
 
-needs = {p: pytest.mark.skipif(bool(runtime.unsupported(p)), reason=runtime.unsupported(p)) for p in runtime.CPU_FLAGS}
+needs = {p: pytest.mark.skipif(bool(runtime.unsupported(p)), reason=runtime.unsupported(p)) for p in runtime.CPU_WAYS}
 
 
-@pytest.mark.parametrize("precision", [pytest.param(p, marks=needs[p]) for p in runtime.CPU_FLAGS])
+@pytest.mark.parametrize("precision", [pytest.param(p, marks=needs[p]) for p in runtime.CPU_WAYS])
 def test_every_precision_is_served_by_the_same_handler(
     precision: str, make_model: Callable[..., Path], picture: Callable[..., bytes]
 ) -> None:
@@ -75,12 +77,12 @@ def test_a_cpu_that_cannot_serves_float32_and_says_so(
     make_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = make_model(precision="int8")
-    monkeypatch.setattr(runtime, "CPU_FLAGS", {"int8": ("no_such_flag",)})
+    monkeypatch.setattr(runtime, "CPU_WAYS", {"int8": ("no_such_flag",)})
     with caplog.at_level(logging.WARNING, "inference"):
         network = runtime.load(folder, ModelContract.load(folder), 1)
     assert network.precision == "float32"
     assert caplog.messages == [
-        "this machine's CPU cannot compute int8: it has none of no_such_flag; serving float32",
+        "this machine's CPU is not made for int8: it has none of no_such_flag; serving float32",
     ]
 
 

@@ -11,18 +11,25 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(
-    ("flags", "dtype", "why"),
+    ("vendor", "flags", "dtype", "why"),
     [
-        ("fpu avx512f avx512_bf16", torch.float32, "the CPU has no amx_bf16"),
-        ("fpu amx_bf16 avx512_bf16", torch.bfloat16, "the CPU has amx_bf16"),
-        ("fpu avx2 avx512f", torch.float32, "the CPU has no amx_bf16"),
+        ("GenuineIntel", "fpu amx_bf16 avx512_bf16", torch.bfloat16, "the CPU has amx_bf16"),
+        ("AuthenticAMD", "fpu avx512f avx512_bf16", torch.bfloat16, "the CPU has AuthenticAMD avx512_bf16"),
+        (
+            "GenuineIntel",
+            "fpu avx512f avx512_bf16",
+            torch.float32,
+            "the CPU has no amx_bf16 or AuthenticAMD avx512_bf16",
+        ),
+        ("AuthenticAMD", "fpu avx2 avx512f", torch.float32, "the CPU has no amx_bf16 or AuthenticAMD avx512_bf16"),
     ],
 )
 def test_features_are_computed_in_the_fastest_numbers_of_the_cpu(
-    tmp_path: Path, flags: str, dtype: torch.dtype, why: str
+    tmp_path: Path, vendor: str, flags: str, dtype: torch.dtype, why: str
 ) -> None:
     cpuinfo = tmp_path / "cpuinfo"
-    cpuinfo.write_text(f"processor : 0\nflags : {flags}\n\nprocessor : 1\nflags : {flags}\n")
+    one = f"vendor_id : {vendor}\nflags : {flags}\n"
+    cpuinfo.write_text(f"processor : 0\n{one}\nprocessor : 1\n{one}")
     found = mode("head", CPU, cpuinfo)
     assert (found.name, found.dtype) == ("features", dtype)
     assert found.reason.endswith(why)

@@ -112,11 +112,11 @@ def test_without_validation_pictures_test_pictures_are_compared(
 def test_a_cpu_that_cannot_compute_it_converts_nothing_and_says_why(
     network: tuple[ModelContract, bytes], pictures: DataSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runtime, "CPU_FLAGS", {"bfloat16": ("no_such_flag",)})
+    monkeypatch.setattr(runtime, "CPU_WAYS", {"bfloat16": ("no_such_flag",)})
     monkeypatch.setattr(quantisation, "convert", lambda *_: pytest.fail("nobody could measure it"))
     choice, files = choose(network, pictures, precision="bfloat16")
     assert (choice.served, choice.agreement) == ("float32", None)
-    assert "cannot compute bfloat16: it has none of no_such_flag" in choice.reason
+    assert "is not made for bfloat16: it has none of no_such_flag" in choice.reason
     assert list(files) == ["model.onnx"]
 
 
