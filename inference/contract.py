@@ -21,7 +21,7 @@ NETWORK_FILES = {
     "int8": ("model.xml", "model.bin"),
 }
 """The files of the network, by precision. `model.onnx`, in float32, is in every archive: it is what a CPU serves that
-cannot compute the other two."""
+is not made for the other two."""
 MAX_IMAGE_SIZE = 2048
 
 

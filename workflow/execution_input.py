@@ -94,8 +94,8 @@ class TrainingSettings(Section):
     """Share of the files that may be unusable as pictures: they are left out and listed; above it, the job fails."""
     precision: Literal["float32", "bfloat16", "int8"] = "float32"
     """What the model is served in. The other two are faster and change a few answers: they are served only if
-    `gate.min_agreement` holds, else float32 is. bfloat16 needs CPUs with AVX512_BF16 or AMX (ml.c7i, ml.m7i, ml.c7a,
-    ml.m7a), int8 ones with VNNI (those, ml.c6i, ml.m6i), to train on and to serve on."""
+    `gate.min_agreement` holds, else float32 is. bfloat16 needs CPUs with AMX (ml.c7i, ml.m7i) or AMD's with AVX512_BF16
+    (ml.c7a, ml.m7a), int8 ones with VNNI (those, ml.c6i, ml.m6i), to train on and to serve on."""
     instance_type: Annotated[str, Field(pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9-]+$", max_length=63)] = "ml.c5.xlarge"
     """Instance type of each training host."""
     instance_count: Annotated[int, Field(ge=1, le=100)] = 2
