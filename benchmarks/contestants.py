@@ -10,10 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from benchmarks.children import ROOT, ChildFailed, environment, free_port
-from benchmarks.environment import cpu_flags
+from benchmarks.children import ROOT, TUNED_ALLOCATOR, ChildFailed, environment, free_port
+from benchmarks.environment import BASELINE_ENVIRONMENT, cpu_flags
 
-BASELINE_ENVIRONMENT = ROOT / "build" / "bench" / "venv"
 AS_IS = "original handler, as people run it"
 FAIR = "original handler, fair form"
 WITHOUT_AMX = "Kelpie int8, as on a CPU without AMX"
@@ -72,7 +71,7 @@ def contestants(models: dict[str, Path], expected: dict[str, dict[str, list[str]
     Those that are compared most follow each other, because a machine's speed changes within minutes.
     """
     original, model = expected["original"], models["float32"]
-    one_thread = {"OMP_NUM_THREADS": "1"}
+    tuned = {"OMP_NUM_THREADS": "1", **TUNED_ALLOCATOR}
 
     def env(extra: dict[str, str]) -> Callable[[int, Path], dict[str, str]]:
         path = f"{BASELINE_ENVIRONMENT / 'bin'}{os.pathsep}{os.environ['PATH']}"
@@ -92,7 +91,7 @@ def contestants(models: dict[str, Path], expected: dict[str, dict[str, list[str]
     flask, toolkit = (f"benchmarks.baselines.{name}:app" for name in ("flask_server", "toolkit_server"))
     found = [
         Contestant(AS_IS, gunicorn(flask), env({}), model, original),
-        Contestant(FAIR, gunicorn(flask), env(one_thread), model, original),
+        Contestant(FAIR, gunicorn(flask), env(tuned), model, original),
     ]
     for precision, folder in models.items():
         right = expected["kelpie"] if precision == "float32" else dict.fromkeys(expected["kelpie"])
@@ -105,7 +104,7 @@ def contestants(models: dict[str, Path], expected: dict[str, dict[str, list[str]
         "TorchServe, fair form": torchserve,
     }
     for name, start in others.items():
-        found.append(Contestant(name, start, env(one_thread), model, original, only_main=True))
+        found.append(Contestant(name, start, env(tuned), model, original, only_main=True))
     return found
 
 

@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +15,22 @@ import psutil  # type: ignore[import-untyped]
 ROOT = Path(__file__).parents[1]
 LIBRARIES = ("torch", "torchvision", "onnx", "onnxruntime", "openvino", "numpy", "pillow", "starlette", "uvicorn",
              "moto", "boto3", "stepfunctions", "sagemaker")  # fmt: skip
+BASELINE_ENVIRONMENT = ROOT / "build" / "bench" / "venv"
+BASELINE_LIBRARIES = ("flask", "gunicorn", "gevent", "litserve", "torchserve", "sagemaker-inference")
 INTERESTING_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8")
 
 
-def versions(names: tuple[str, ...] = LIBRARIES) -> dict[str, str]:
-    """The installed versions; what is not installed is left out."""
+def versions() -> dict[str, str]:
+    """The installed versions, those of the baselines' environment too; what is not installed is left out."""
     found = {"python": platform.python_version()}
-    for name in names:
+    for name in LIBRARIES:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    there = distributions(path=[str(path) for path in BASELINE_ENVIRONMENT.glob("lib/python*/site-packages")])
+    theirs = {each.name.lower().replace("_", "-"): each.version for each in there}
+    return found | {name: theirs[name] for name in BASELINE_LIBRARIES if name in theirs}
 
 
 def record() -> dict[str, Any]:
@@ -73,13 +77,15 @@ def _cpu_info() -> dict[str, str]:
 
 
 def _commit() -> str:
-    """The commit that is checked out, with `+changes` if tracked files differ from it."""
+    """The commit that is checked out, with `+changes` if tracked files differ from it; documents do not count."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(ROOT), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        return git("rev-parse", "--short=12", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")
+        return git("rev-parse", "--short=12", "HEAD") + (
+            "+changes" if git("status", "--porcelain", "-uno", "--", ".", ":!*.md") else ""
+        )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

@@ -94,37 +94,74 @@ def served_precision(model: Path) -> str:
     return str(json.loads((model / "model.json").read_text(encoding="utf-8")).get("precision", "float32"))
 
 
-def quality(data: Path, folder: Path, epochs: int) -> dict[str, str]:
-    """Accuracy, and agreement with float32, of a trained EfficientNet-Lite0 served in each precision.
+def quality(data: Path, folder: Path, epochs: int, large_count: int) -> dict[str, dict[str, str]]:
+    """How right a trained EfficientNet-Lite0 is in each precision, by kind of picture and then by precision.
 
-    Measured with the handler of the archive, picture by picture, as it is served. The agreement gate is open, so that
-    this is about the precision whatever its agreement on the validation pictures; what the gate would say is added.
+    Of all test pictures, and of `large_count` of them at 12 megapixels, whose decoding is scaled. Agreement is with the
+    trained network in eager PyTorch, which gets whole pictures. Measured with the handler of the archive, picture by
+    picture, as it is served. The agreement gate is open, so that this is about the precision whatever its agreement on
+    the validation pictures; what the gate would say is added.
     """
-    answers: dict[str, list[str]] = {}
-    said: dict[str, str] = {}
-    tests = [(path, path.parent.name) for path in sorted((data / "test").rglob("*.jpg"))]
+    small = pictures.sample(data, "test", pictures.IMAGE_COUNT)
+    large = pictures.large_jpegs(data, folder / "large", large_count)
+    of_large = pictures.sample(data, "test", large_count)
+    kinds = {"small": (small, small), "large": (large, of_large)}
+    expected: dict[str, list[str]] = {}
+    said: dict[str, dict[str, str]] = {kind: {} for kind in kinds}
     for precision in PRECISIONS:
         flags = ("--weights", "package", "--image-size", "224", "--epochs", str(epochs), *precision_flags(precision))
         if precision != "float32":
             flags += ("--min-agreement", "0")
         try:
-            model = train(data, folder / f"lite0-{precision}", *flags)
+            model, missing = train(data, folder / f"lite0-{precision}", *flags), ""
         except ChildFailed as error:
-            said[precision] = f"training refused it: {str(error).splitlines()[-1][:200]}"
+            missing = f"training refused it: {str(error).splitlines()[-1][:200]}"
+        else:
+            served = served_precision(model)
+            missing = "" if served == precision else f"training fell back to {served}"
+        if missing:
+            for of_kind in said.values():
+                of_kind[precision] = missing
             continue
-        if (served := served_precision(model)) != precision:
-            said[precision] = f"training fell back to {served}"
-            continue
+        if precision == "float32":
+            expected = {kind: by_eager_pytorch(model, files) for kind, (files, _) in kinds.items()}
         refused = gate_says(folder / f"lite0-{precision}")
         computed: dict[str, Mapping[str, str]] = {precision: {}}
         if precision == "int8" and has_amx():
             computed[WITHOUT_AMX.removeprefix("Kelpie ")] = NO_AMX
         for name, env in computed.items():
-            answers[name] = classify(model, [path for path, _ in tests], env)
-            right = sum(best == breed for best, (_, breed) in zip(answers[name], tests, strict=True)) / len(tests)
-            same = sum(a == b for a, b in zip(answers[name], answers["float32"], strict=True)) / len(tests)
-            said[name] = f"dogs: test {right:.1%}, agreement {same:.1%}{refused}"
+            for kind, (files, sources) in kinds.items():
+                answers = classify(model, files, env)
+                right = _share(answers, [source.parent.name for source in sources])
+                same = _share(answers, expected[kind])
+                at = "" if kind == "small" else f" of {len(files)}, at 12 megapixels"
+                said[kind][name] = f"dogs: test {right:.1%}{at}, agreement {same:.1%}{refused}"
     return said
+
+
+def _share(answers: Sequence[str], expected: Sequence[str]) -> float:
+    return sum(a == b for a, b in zip(answers, expected, strict=True)) / len(answers)
+
+
+def by_eager_pytorch(model: Path, files: Sequence[Path]) -> list[str]:
+    """The best class of each picture, decoded at its full size, by the trained EfficientNet-Lite0 in eager PyTorch."""
+    import torch
+    from safetensors.torch import load_file
+
+    from inference.contract import ModelContract
+    from inference.preprocessing import decode, resize_and_crop, to_tensor
+    from training.backbones import build
+
+    contract = ModelContract.load(model)
+    network = build("efficientnet_lite0", len(contract.classes), source="none", path=None, seed=0).eval()
+    network.load_state_dict(load_file(model / "model.safetensors"))
+
+    def best(path: Path) -> str:
+        x_CHW = to_tensor(resize_and_crop(decode(path.read_bytes()), contract.input), contract.input)
+        with torch.no_grad():
+            return contract.classes[int(network(torch.from_numpy(x_CHW)[None]).argmax())]
+
+    return [best(path) for path in files]
 
 
 def gate_says(job: Path) -> str:

@@ -221,5 +221,5 @@ def measure(quick: bool, folder: Path) -> list[Table]:
     tables = commands(folder / "commands", 1 if quick else 5)
     with local_account(folder / "cloud") as local:
         tables.append(task_states(local, 5 if quick else 100, 1 if quick else 5))
-        tables += whole_executions(local, folder / "executions", (60,) if quick else (60, 300))
+        tables += whole_executions(local, folder / "executions", (60,) if quick else (60, 100, 300))
     return tables

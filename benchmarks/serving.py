@@ -41,6 +41,8 @@ GFLOP_PER_PICTURE = 8.18
 """Forward pass of ResNet-50 at 224 pixels, a multiplication and an addition being two. Source: torchvision's table of
 weights, 4.09 GFLOPS as multiply-adds, read 2026-11-22."""
 _READY_SECONDS = 400.0
+LARGE_COUNT = 60
+"""Pictures of 12 megapixels whose answers are compared."""
 
 
 class NotReady(ChildFailed):
@@ -278,6 +280,11 @@ def agreement(name: str, said: dict[str, str]) -> str:
     return "float32 by eager PyTorch" if name == precision else said.get(precision, "")
 
 
+def of_kind(said: dict[str, dict[str, str]], condition: Condition) -> dict[str, str]:
+    """What is known by precision of the pictures that a load sends; small ones stand for PNG too."""
+    return said.get(condition.kind, said.get("small", {}))
+
+
 def load_table(
     condition: Condition, found: dict[str, Measured], missing: dict[str, str], said: dict[str, str]
 ) -> Table:
@@ -328,7 +335,8 @@ def tail_table(found: dict[str, Measured], said: dict[str, str]) -> Table:
         rows.append(Row(name, p99_ms, agreement(name, said)))
     best = min((row for row in rows if not row.name.startswith("Kelpie")), key=lambda row: row.median)
     note = "The best baseline is the one to compare with."
-    return Table(f"99th percentile, {MAIN}", "ms", "lower", rows, (best.name,), note=note)
+    quoted = [name for name in ("Kelpie int8",) if name in found]
+    return Table(f"99th percentile, {MAIN}", "ms", "lower", rows, (best.name,), note=note, headlines=quoted)
 
 
 def standing_table(found: dict[str, Measured]) -> list[Table]:
@@ -376,7 +384,9 @@ def hardware_table(found: dict[str, Measured], measured: limits.Limits) -> Table
             gemm = measured.gemm(precision) if precision in PRECISIONS else None  # torch's used all instructions
             limit = None if gemm is None else gemm / GFLOP_PER_PICTURE
             rows.append(Row(name, [one.per_second for one in each.slices], limit=limit))
-    note = "A ResNet-50 at 224 pixels is 8.18 GFLOP. The limit is torch's product of two large square matrices."
+    note = (
+        "A ResNet-50 at 224 pixels is 8.18 GFLOP. The limit is torch's product of two large square matrices, as below."
+    )
     limit_name = "the matrix product's speed"
     return Table("The model alone, a thread a core", "pictures/s", "higher", rows, limit_name=limit_name, note=note)
 
@@ -396,7 +406,7 @@ def measure(quick: bool, folder: Path) -> list[Table]:
     }
     models, missing = speed_models(few, folder / "models")
     classes = list(json.loads((models["float32"] / "model.json").read_text(encoding="utf-8"))["classes"])
-    said = dict.fromkeys(PRECISIONS, "") if quick else quality(data, folder / "quality", 3)
+    said = {} if quick else quality(data, folder / "quality", 3, LARGE_COUNT)
     wanted = expectations(models["float32"], files, classes)
     found: dict[str, Measured] = {}
     absent = {f"Kelpie {precision}": reason for precision, reason in missing.items()}
@@ -420,10 +430,9 @@ def measure(quick: bool, folder: Path) -> list[Table]:
                 absent[contestant.name] = "it does not start here"
                 del found[contestant.name]
                 continue
-    tables = [load_table(condition, found, absent, said) for condition in conditions]
     return [
-        *tables,
-        tail_table(found, said),
+        *(load_table(each, found, absent, of_kind(said, each)) for each in conditions),
+        tail_table(found, of_kind(said, conditions[0])),
         *standing_table(found),
         parts_table(found),
         hardware_table(found, measured_limits),

@@ -30,7 +30,7 @@ from benchmarks import (
     tables,
     training,
 )
-from benchmarks.children import ChildFailed, Line, run, running
+from benchmarks.children import TUNED_ALLOCATOR, ChildFailed, Line, run, running
 from benchmarks.client import Report
 from benchmarks.record import SCRIPTS, read
 from workflow.cost.scaling import Measured
@@ -135,6 +135,8 @@ def test_the_tail_is_compared_with_the_best_baseline_s() -> None:
     table = serving.tail_table(found, {"int8": "agrees"})
     assert table.baselines == ("fast",)
     assert table.times(table.row("Kelpie int8"), "fast") == 4.0
+    assert table.headlines == ("Kelpie int8",)
+    assert serving.tail_table({"slow": measured(9.0)}, {}).headlines == ()
     assert [row.quality for row in table.rows] == ["float32 by eager PyTorch"] * 2 + ["agrees"]
 
 
@@ -148,6 +150,26 @@ def test_only_a_precision_with_all_instructions_is_compared_with_the_matrix_prod
         (serving.WITHOUT_AMX, True),
     ]
     assert serving.load_table(serving.WHOLE[0], found, {}, {}).headlines == ("Kelpie float32",)
+
+
+def test_the_fair_forms_have_threads_and_allocator_tuned_and_what_people_run_has_neither(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contestants, "baseline_python", lambda: Path("python"))
+    expected: dict[str, dict[str, list[str] | None]] = {"original": {"small": None}, "kelpie": {"small": None}}
+    tuned = {"OMP_NUM_THREADS": "1", **TUNED_ALLOCATOR}
+    found = contestants.contestants({"float32": tmp_path}, expected)
+    baselines = {each.name: each.env(1, tmp_path) for each in found if not each.precision}
+    assert len(baselines) == 5
+    for name, env in baselines.items():
+        assert {key: env.get(key) for key in tuned} == (dict.fromkeys(tuned) if name == contestants.AS_IS else tuned)
+
+
+def test_agreement_is_that_of_the_kind_of_picture_that_is_sent() -> None:
+    said = {"small": {"int8": "of all"}, "large": {"int8": "of large ones"}}
+    found = [serving.of_kind(said, each)["int8"] for each in serving.WHOLE]
+    assert found == ["of all", "of all", "of all", "of large ones", "of all"]
+    assert serving.of_kind({}, serving.WHOLE[0]) == {}
 
 
 def test_a_load_that_a_server_was_not_put_under_has_no_row_of_it() -> None:
