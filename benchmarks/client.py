@@ -1,4 +1,4 @@
-"""A load client: so many callers, each with its own connection, for so long; then it waits for the answers and ends.
+"""A load client: so many callers, each with connections of its own, for so long; it waits for the answers and ends.
 
 `python -m benchmarks.client` runs as a process of its own, so that the server under test shares no interpreter with it.
 Standard library only. It reads one JSON document on stdin (`Plan`) and writes one on stdout (`Report`).
@@ -44,6 +44,8 @@ class Plan:
     drain_seconds: float = DRAIN_SECONDS
     requests: int = 0
     """End after so many requests, if it is not zero."""
+    reconnects: bool = False
+    """A connection for each request, and not one for each caller."""
 
 
 @dataclass
@@ -126,9 +128,11 @@ class Load:
         self.deadline = 0.0
 
     def _request(self, body: bytes) -> bytes:
+        connection = "Connection: close\r\n" if self.plan.reconnects else ""
         head = (
             f"POST {self.plan.path} HTTP/1.1\r\nHost: 127.0.0.1:{self.plan.port}\r\n"
-            f"Content-Type: {self.plan.content_type}\r\nAccept: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            f"Content-Type: {self.plan.content_type}\r\nAccept: application/json\r\n"
+            f"{connection}Content-Length: {len(body)}\r\n\r\n"
         )
         return head.encode() + body
 
@@ -149,7 +153,7 @@ class Load:
                     writer.write(self.requests[picture])
                     await writer.drain()
                     status, headers, body = await _answer(reader)
-                    if headers.get("connection", "").lower() == "close":
+                    if self.plan.reconnects or headers.get("connection", "").lower() == "close":
                         writer.close()
                     if status != 503 or "retry-after" not in headers:
                         break

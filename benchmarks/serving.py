@@ -62,11 +62,15 @@ class Condition:
     loads: int = 1
     """Of a round, each with connections of its own: which of gunicorn's workers gets how many of them is chance, and
     decides whether the load is one on all of them or on one."""
+    reconnects: bool = False
+    """A connection for each request: gunicorn's workers share them evenly."""
 
 
 MAIN = "small JPEG, concurrency 8"
+EVENLY = f"{MAIN}, a connection for each request"
 WHOLE = (
     Condition(MAIN, "small", "image/jpeg", 8, 2.5, loads=6),
+    Condition(EVENLY, "small", "image/jpeg", 8, 2.5, loads=3, reconnects=True),
     Condition("small JPEG, concurrency 1", "small", "image/jpeg", 1, 2),
     Condition("small JPEG, concurrency 32", "small", "image/jpeg", 32, 3),
     Condition("12-megapixel JPEG, concurrency 8", "large", "image/jpeg", 8, 2),
@@ -210,6 +214,7 @@ def measure_one(
             if checked.unanswered:
                 raise ChildFailed(f"{contestant.name} does not answer: {condition.name}:\n{child.tail()}")
             loaded = Plan(*request, checked.best, classes, condition.concurrency, condition.seconds)
+            loaded.reconnects = condition.reconnects
             before = child.cpu_seconds
             report = merged([load(loaded, contestant.name) for _ in range(condition.loads)])
             spent = child.cpu_seconds - before
@@ -315,7 +320,7 @@ def load_table(
         note += f" A round is {condition.loads} loads of {condition.seconds:g} s, each with connections of its own."
     if WITHOUT_AMX in found:
         note += " The instructions of a CPU without AMX are what oneDNN was told to keep to."
-    quoted = [f"Kelpie {precision}" for precision in PRECISIONS] if condition.name == MAIN else []
+    quoted = [f"Kelpie {precision}" for precision in PRECISIONS] if condition.name in (MAIN, EVENLY) else []
     headlines = [name for name in quoted if name in {row.name for row in rows}]
     limit_name = "the model alone on all cores"
     return Table(

@@ -72,6 +72,20 @@ def test_every_request_is_answered_once_and_timed(tmp_path: Path) -> None:
     assert max(report.latencies_ms) <= report.seconds * 1000
 
 
+@pytest.mark.parametrize(("reconnects", "connections"), [(False, 3), (True, 9)])
+def test_a_caller_has_one_connection_or_one_for_each_request(
+    reconnects: bool, connections: int, tmp_path: Path
+) -> None:
+    handlers = []
+
+    async def answer(body: bytes, number: int) -> tuple[str, bytes]:
+        handlers.append(asyncio.current_task())
+        return await corgi(body, number)
+
+    assert len(run(answer, tmp_path, reconnects=reconnects).latencies_ms) == 9
+    assert len(set(handlers)) == connections
+
+
 def test_both_pictures_are_sent_in_turn(tmp_path: Path) -> None:
     seen = []
 

@@ -168,7 +168,7 @@ def test_the_fair_forms_have_threads_and_allocator_tuned_and_what_people_run_has
 def test_agreement_is_that_of_the_kind_of_picture_that_is_sent() -> None:
     said = {"small": {"int8": "of all"}, "large": {"int8": "of large ones"}}
     found = [serving.of_kind(said, each)["int8"] for each in serving.WHOLE]
-    assert found == ["of all", "of all", "of all", "of large ones", "of all"]
+    assert found == ["of all", "of all", "of all", "of all", "of large ones", "of all"]
     assert serving.of_kind({}, serving.WHOLE[0]) == {}
 
 
