@@ -213,8 +213,8 @@ def measure_one(
             checked = checks[condition.kind]
             if checked.unanswered:
                 raise ChildFailed(f"{contestant.name} does not answer: {condition.name}:\n{child.tail()}")
-            loaded = Plan(*request, checked.best, classes, condition.concurrency, condition.seconds)
-            loaded.reconnects = condition.reconnects
+            how = (condition.concurrency, condition.seconds)
+            loaded = Plan(*request, checked.best, classes, *how, reconnects=condition.reconnects)
             before = child.cpu_seconds
             report = merged([load(loaded, contestant.name) for _ in range(condition.loads)])
             spent = child.cpu_seconds - before
@@ -340,7 +340,7 @@ def tail_table(found: dict[str, Measured], said: dict[str, str]) -> Table:
         rows.append(Row(name, p99_ms, agreement(name, said)))
     best = min((row for row in rows if not row.name.startswith("Kelpie")), key=lambda row: row.median)
     note = "The best baseline is the one to compare with."
-    quoted = [name for name in ("Kelpie int8",) if name in found]
+    quoted = [row.name for row in rows if row.name == "Kelpie int8"]
     return Table(f"99th percentile, {MAIN}", "ms", "lower", rows, (best.name,), note=note, headlines=quoted)
 
 

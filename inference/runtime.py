@@ -24,14 +24,14 @@ from inference.preprocessing import to_tensor
 
 log = logging.getLogger("inference")
 
-CPU_WAYS = {
+CPU_FEATURES = {
     "bfloat16": ("amx_bf16", "AuthenticAMD avx512_bf16"),
     "int8": ("avx512_vnni", "avx_vnni", "amx_int8"),
 }
-"""Of each precision, the ways in which a CPU is good at it: words of /proc/cpuinfo, its maker or flags, that it has all
-of. Without them bfloat16 is slower than float32: with avx512_bf16 Intel's CPUs are, and AMD's take half the time
-(measured, docs/decisions/0026). And int8 sums may saturate, so that answers differ from those that were measured
-elsewhere.
+"""By precision, what /proc/cpuinfo must say of a CPU, one entry of them: flags, and the vendor where they mean speed on
+its CPUs only. Without them bfloat16 is slower than float32, as it is with avx512_bf16 on Intel's CPUs, where AMD's take
+half the time (measured, docs/decisions/0026), and int8 sums may saturate, so that answers differ from those that were
+measured elsewhere.
 Source: OpenVINO, "Saturation (overflow) Issue Workaround", read 2026-11-22."""
 
 
@@ -55,22 +55,22 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def way(precision: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The first of `CPU_WAYS` that this machine has; empty if it has none."""
+def cpu_feature(precision: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The first entry of `CPU_FEATURES` that this machine fulfils; empty if it fulfils none."""
     try:
         lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         lines = []
     fields = (line.partition(":") for line in lines if line.startswith(("vendor_id", "flags")))
     words = {word for _, _, said in fields for word in said.split()}
-    return next((each for each in CPU_WAYS[precision] if words.issuperset(each.split())), "")
+    return next((each for each in CPU_FEATURES[precision] if words.issuperset(each.split())), "")
 
 
 def unsupported(precision: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     """Why this machine does not compute in the precision as it was measured; empty if it does."""
-    if precision not in CPU_WAYS or way(precision, cpuinfo):
+    if precision not in CPU_FEATURES or cpu_feature(precision, cpuinfo):
         return ""
-    return f"this machine's CPU is not made for {precision}: it has none of {', '.join(CPU_WAYS[precision])}"
+    return f"this machine's CPU is not made for {precision}: it has none of {', '.join(CPU_FEATURES[precision])}"
 
 
 def load(folder: Path, contract: ModelContract, threads: int) -> Network:

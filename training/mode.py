@@ -62,6 +62,6 @@ def _native(device: torch.device, cpuinfo: Path) -> tuple[torch.dtype, str]:
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return torch.bfloat16, "the GPU has it"
         return torch.float16, "the GPU has no bfloat16"
-    if way := runtime.way("bfloat16", cpuinfo):
-        return torch.bfloat16, f"the CPU has {way}"
-    return torch.float32, f"the CPU has no {' or '.join(runtime.CPU_WAYS['bfloat16'])}"
+    if feature := runtime.cpu_feature("bfloat16", cpuinfo):
+        return torch.bfloat16, f"the CPU has {feature}"
+    return torch.float32, f"the CPU has no {' or '.join(runtime.CPU_FEATURES['bfloat16'])}"

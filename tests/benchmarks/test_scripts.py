@@ -214,6 +214,15 @@ def test_the_torch_stack_is_followed_to_what_it_needs() -> None:
     assert {"torch", "torchvision", "sympy"} <= image.closure(("torchvision",))
 
 
+def test_the_baselines_versions_are_those_of_their_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = tmp_path / "lib" / "python3.11" / "site-packages" / "sagemaker_inference-1.2.3.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: sagemaker_inference\nVersion: 1.2.3\n")
+    monkeypatch.setattr(environment, "BASELINE_ENVIRONMENT", tmp_path)
+    found = environment.versions()
+    assert (found["sagemaker-inference"], "litserve" in found) == ("1.2.3", False)
+
+
 def test_the_environment_of_a_run_is_recorded() -> None:
     about = environment.record()
     assert about["cores"] >= 1

@@ -93,7 +93,7 @@ def dogs(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 def precisions() -> list[object]:
     return [
         pytest.param(p, marks=pytest.mark.skipif(bool(runtime.unsupported(p)), reason=runtime.unsupported(p)))
-        for p in runtime.CPU_WAYS
+        for p in runtime.CPU_FEATURES
     ]
 
 

@@ -47,7 +47,7 @@ def test_the_cpu_decides_what_is_computed(tmp_path: Path, precision: str, vendor
     reason = runtime.unsupported(precision, cpuinfo(tmp_path, vendor, flags))
     assert (reason == "") == can
     if not can:
-        assert all(text in reason for text in (precision, *runtime.CPU_WAYS[precision]))
+        assert all(text in reason for text in (precision, *runtime.CPU_FEATURES[precision]))
 
 
 @pytest.mark.parametrize("content", [None, "Features\t: fp asimd bf16 i8mm\n", ""])
@@ -58,10 +58,12 @@ def test_a_cpu_that_is_no_x86_computes_float32_only(tmp_path: Path, content: str
     assert [bool(runtime.unsupported(p, path)) for p in ("float32", "bfloat16", "int8")] == [False, True, True]
 
 
-needs = {p: pytest.mark.skipif(bool(runtime.unsupported(p)), reason=runtime.unsupported(p)) for p in runtime.CPU_WAYS}
+needs = {
+    p: pytest.mark.skipif(bool(runtime.unsupported(p)), reason=runtime.unsupported(p)) for p in runtime.CPU_FEATURES
+}
 
 
-@pytest.mark.parametrize("precision", [pytest.param(p, marks=needs[p]) for p in runtime.CPU_WAYS])
+@pytest.mark.parametrize("precision", [pytest.param(p, marks=needs[p]) for p in runtime.CPU_FEATURES])
 def test_every_precision_is_served_by_the_same_handler(
     precision: str, make_model: Callable[..., Path], picture: Callable[..., bytes]
 ) -> None:
@@ -77,7 +79,7 @@ def test_a_cpu_that_cannot_serves_float32_and_says_so(
     make_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = make_model(precision="int8")
-    monkeypatch.setattr(runtime, "CPU_WAYS", {"int8": ("no_such_flag",)})
+    monkeypatch.setattr(runtime, "CPU_FEATURES", {"int8": ("no_such_flag",)})
     with caplog.at_level(logging.WARNING, "inference"):
         network = runtime.load(folder, ModelContract.load(folder), 1)
     assert network.precision == "float32"

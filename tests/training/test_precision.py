@@ -112,7 +112,7 @@ def test_without_validation_pictures_test_pictures_are_compared(
 def test_a_cpu_that_cannot_compute_it_converts_nothing_and_says_why(
     network: tuple[ModelContract, bytes], pictures: DataSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runtime, "CPU_WAYS", {"bfloat16": ("no_such_flag",)})
+    monkeypatch.setattr(runtime, "CPU_FEATURES", {"bfloat16": ("no_such_flag",)})
     monkeypatch.setattr(quantisation, "convert", lambda *_: pytest.fail("nobody could measure it"))
     choice, files = choose(network, pictures, precision="bfloat16")
     assert (choice.served, choice.agreement) == ("float32", None)
