@@ -37,6 +37,8 @@ class Contestant:
     """Kelpie's."""
     only_main: bool = False
     """Under the main load only, for which the server around the handler matters."""
+    shares_by_chance: bool = False
+    """Its workers accept connections, and keep them, whichever is first; under gunicorn one may get all or none."""
     runtime_env: Mapping[str, str] = field(default_factory=dict)
     """What its model is loaded with besides, in the server and alone."""
 
@@ -90,20 +92,19 @@ def contestants(models: dict[str, Path], expected: dict[str, dict[str, list[str]
 
     flask, toolkit = (f"benchmarks.baselines.{name}:app" for name in ("flask_server", "toolkit_server"))
     found = [
-        Contestant(AS_IS, gunicorn(flask), env({}), model, original),
-        Contestant(FAIR, gunicorn(flask), env(tuned), model, original),
+        Contestant(AS_IS, gunicorn(flask), env({}), model, original, shares_by_chance=True),
+        Contestant(FAIR, gunicorn(flask), env(tuned), model, original, shares_by_chance=True),
     ]
     for precision, folder in models.items():
         right = expected["kelpie"] if precision == "float32" else dict.fromkeys(expected["kelpie"])
         found.append(kelpie(precision, folder, right))
         if precision == "int8" and has_amx():
             found.append(replace(found[-1], name=WITHOUT_AMX, only_main=True, runtime_env=NO_AMX))
-    others = {
-        "sagemaker-inference's transformer, fair form": gunicorn(toolkit),
-        "LitServe, fair form": litserve,
-        "TorchServe, fair form": torchserve,
-    }
-    for name, start in others.items():
+    transformer = "sagemaker-inference's transformer, fair form"
+    found.append(
+        Contestant(transformer, gunicorn(toolkit), env(tuned), model, original, only_main=True, shares_by_chance=True)
+    )
+    for name, start in {"LitServe, fair form": litserve, "TorchServe, fair form": torchserve}.items():
         found.append(Contestant(name, start, env(tuned), model, original, only_main=True))
     return found
 

@@ -9,8 +9,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil  # type: ignore[import-untyped]
 import pytest
@@ -23,6 +26,7 @@ from benchmarks import (
     hosts,
     image,
     limits,
+    loads,
     models,
     orchestration,
     scaling,
@@ -31,7 +35,7 @@ from benchmarks import (
     training,
 )
 from benchmarks.children import TUNED_ALLOCATOR, ChildFailed, Line, run, running
-from benchmarks.client import Report
+from benchmarks.client import Plan, Report
 from benchmarks.record import SCRIPTS, read
 from workflow.cost.scaling import Measured
 
@@ -70,21 +74,21 @@ def test_accuracy_is_read_from_kelpie_s_log_and_from_a_baseline_s() -> None:
 
 
 def test_answers_a_second_count_until_the_last_answer() -> None:
-    assert serving.rate(Report(seconds=4.0, latencies_ms=[1.0] * 10)) == 2.5
+    assert loads.rate(Report(seconds=4.0, latencies_ms=[1.0] * 10)) == 2.5
 
 
-def measured(milliseconds: float, *slices: serving.Slice) -> serving.Measured:
+def measured(milliseconds: float, *slices: loads.Slice) -> loads.Measured:
     """One round of the main load: 100 answers that took 1, 2, ... times as long."""
     report = Report(seconds=10.0, latencies_ms=[milliseconds * n for n in range(1, 101)], refused=2)
-    return serving.Measured({serving.MAIN: [report]}, {serving.MAIN: [25.0]}, slices=list(slices))
+    return loads.Measured({loads.MAIN: [report]}, {loads.MAIN: [25.0]}, slices=list(slices))
 
 
 def test_a_server_s_row_has_its_tail_its_share_of_the_model_and_why_others_are_missing() -> None:
     found = {
         serving.AS_IS: measured(2.0),
-        "Kelpie int8": measured(1.0, serving.Slice(25.0, 20.0, 1.0, 0.5, 40.0)),
+        "Kelpie int8": measured(1.0, loads.Slice(25.0, 20.0, 1.0, 0.5, 40.0)),
     }
-    table = serving.load_table(serving.WHOLE[0], found, {"TorchServe": "needs Java"}, {"int8": "agreement 99%"})
+    table = serving.load_table(loads.WHOLE[0], found, {"TorchServe": "needs Java"}, {"int8": "agreement 99%"})
     row = table.row("Kelpie int8")
     assert (row.more["p50 ms"], row.more["p95 ms"], row.more["p99 ms"]) == (50.0, 95.0, 99.0)
     assert row.more["of a request in the model"] == "80%"
@@ -98,7 +102,7 @@ def test_a_server_s_row_has_its_tail_its_share_of_the_model_and_why_others_are_m
 
 def test_the_model_s_share_is_that_of_each_slice_because_a_machine_s_speed_changes_between_them() -> None:
     slices = [(25.0, 20.0, 1.0, 0.5, 40.0), (40.0, 36.0, 2.0, 0.5, 30.0), (10.0, 9.0, 3.0, 0.5, 90.0)]
-    found = measured(1.0, *(serving.Slice(*values) for values in slices))
+    found = measured(1.0, *(loads.Slice(*values) for values in slices))
     assert found.model_share == 0.9
     row = serving.parts_table({"the original": measured(3.0), "Kelpie int8": found}).row("Kelpie int8")
     assert row.median == 25.0
@@ -114,9 +118,9 @@ def test_the_model_s_share_is_that_of_each_slice_because_a_machine_s_speed_chang
 def test_loads_one_after_the_other_are_a_round() -> None:
     one = Report(seconds=2.0, latencies_ms=[10.0], refused=1, unanswered=0, best=["a"])
     other = Report(seconds=3.0, latencies_ms=[20.0, 30.0], refused=2, unanswered=1, best=["a"])
-    both = serving.merged([one, other])
+    both = loads.merged([one, other])
     assert both == Report(seconds=5.0, latencies_ms=[10.0, 20.0, 30.0], refused=3, unanswered=1, best=["a"])
-    assert serving.rate(both) == pytest.approx(3 / 5)
+    assert loads.rate(both) == pytest.approx(3 / 5)
 
 
 @pytest.mark.parametrize(
@@ -130,6 +134,31 @@ def test_what_the_agreement_gate_would_refuse_is_said(tmp_path: Path, agreement:
     assert models.gate_says(tmp_path) == added
 
 
+def test_chance_is_drawn_several_times_a_round_where_workers_share_connections_by_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def served(*_: object) -> Iterator[tuple[SimpleNamespace, int]]:
+        yield SimpleNamespace(cpu_seconds=1.0, pss_bytes=1), 80
+
+    plans: list[Plan] = []
+
+    def load(plan: Plan, _name: str) -> Report:
+        plans.append(plan)
+        return Report(seconds=2.0, latencies_ms=[10.0])
+
+    monkeypatch.setattr(loads, "served", served)
+    monkeypatch.setattr(loads, "load", load)
+    condition = loads.Condition(loads.MAIN, "small", "image/jpeg", 8, 2.0, draws=3)
+    for by_chance, expected in ((False, 1), (True, 3)):
+        plans.clear()
+        server = contestants.Contestant("server", list, dict, tmp_path, {"small": None}, shares_by_chance=by_chance)
+        measured = loads.Measured()
+        loads.measure_one(server, [condition], {"small": [tmp_path]}, ["a"], tmp_path / str(by_chance), measured)
+        assert [plan.concurrency for plan in plans] == [1, *[8] * expected]  # every picture once, and then the load
+        assert [len(report.latencies_ms) for report in measured.reports[loads.MAIN]] == [expected]
+
+
 def test_the_tail_is_compared_with_the_best_baseline_s() -> None:
     found = {"slow": measured(9.0), "fast": measured(2.0), "Kelpie int8": measured(0.5)}
     table = serving.tail_table(found, {"int8": "agrees"})
@@ -141,7 +170,7 @@ def test_the_tail_is_compared_with_the_best_baseline_s() -> None:
 
 
 def test_only_a_precision_with_all_instructions_is_compared_with_the_matrix_product() -> None:
-    one = measured(1.0, serving.Slice(25.0, 20.0, 1.0, 0.5, 40.0))
+    one = measured(1.0, loads.Slice(25.0, 20.0, 1.0, 0.5, 40.0))
     found = {"Kelpie float32": one, serving.WITHOUT_AMX: one, serving.FAIR: measured(1.0)}
     gemm = limits.Limits(**{one.name: 100.0 for one in fields(limits.Limits)})
     table = serving.hardware_table(found, gemm)
@@ -149,7 +178,7 @@ def test_only_a_precision_with_all_instructions_is_compared_with_the_matrix_prod
         ("Kelpie float32", False),
         (serving.WITHOUT_AMX, True),
     ]
-    assert serving.load_table(serving.WHOLE[0], found, {}, {}).headlines == ("Kelpie float32",)
+    assert serving.load_table(loads.WHOLE[0], found, {}, {}).headlines == ("Kelpie float32",)
 
 
 def test_the_fair_forms_have_threads_and_allocator_tuned_and_what_people_run_has_neither(
@@ -167,13 +196,13 @@ def test_the_fair_forms_have_threads_and_allocator_tuned_and_what_people_run_has
 
 def test_agreement_is_that_of_the_kind_of_picture_that_is_sent() -> None:
     said = {"small": {"int8": "of all"}, "large": {"int8": "of large ones"}}
-    found = [serving.of_kind(said, each)["int8"] for each in serving.WHOLE]
+    found = [serving.of_kind(said, each)["int8"] for each in loads.WHOLE]
     assert found == ["of all", "of all", "of all", "of all", "of large ones", "of all"]
-    assert serving.of_kind({}, serving.WHOLE[0]) == {}
+    assert serving.of_kind({}, loads.WHOLE[0]) == {}
 
 
 def test_a_load_that_a_server_was_not_put_under_has_no_row_of_it() -> None:
-    other = serving.WHOLE[1]
+    other = loads.WHOLE[1]
     assert serving.load_table(other, {"LitServe": measured(1.0)}, {}, {}).rows == ()
 
 
