@@ -111,6 +111,17 @@ def pss_bytes(members: Sequence[psutil.Process]) -> int:
     return total
 
 
+def own_bytes(member: psutil.Process) -> int:
+    """Resident memory besides that of mapped files, which the kernel can take back; 0 of a process that has ended.
+
+    Source: proc_pid_status(5), RssAnon and RssShmem, in kB.
+    """
+    with suppress(OSError):
+        fields = dict(line.split(":", 1) for line in Path(f"/proc/{member.pid}/status").read_text().splitlines())
+        return sum(int(fields[name].split()[0]) * 1024 for name in ("RssAnon", "RssShmem") if name in fields)
+    return 0
+
+
 def environment(**extra: str) -> dict[str, str]:
     """What a measured program gets besides PATH, LANG and TMPDIR: nothing that sets threads or the allocator."""
     return {
@@ -160,6 +171,8 @@ class Run:
     seconds: float
     peak_rss_bytes: int
     """Largest sum of the resident memory of its processes, looked at twenty times a second."""
+    peak_own_bytes: int
+    """The same without mapped files."""
 
 
 def run(
@@ -184,21 +197,22 @@ def run(
 
     with running(argv, name=name, cwd=cwd, env=env, on_line=look) as child:
         assert child.process is not None
-        peak = 0
+        peak = peak_own = 0
         while child.process.is_running and not done.is_set():
             if child.seconds > timeout_seconds:
                 raise ChildFailed(f"{name} still ran after {timeout_seconds:g} s; its last lines:\n{child.tail()}")
-            rss = 0
+            rss = own = 0
             for member in child.members:
                 with suppress(psutil.Error):
                     rss += member.memory_info().rss
-            peak = max(peak, rss)
+                    own += own_bytes(member)
+            peak, peak_own = max(peak, rss), max(peak_own, own)
             child.process.wait(_PEAK_EVERY_SECONDS)
         seconds = child.seconds
         code = child.process.poll()
         if code not in (0, None):
             raise ChildFailed(f"{name} ended with {code}; its last lines:\n{child.tail()}")
-    return Run(child, seconds, peak)
+    return Run(child, seconds, peak, peak_own)
 
 
 def own_python() -> str:

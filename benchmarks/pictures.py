@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from io import BytesIO
 from pathlib import Path
 
@@ -18,6 +20,18 @@ LARGE = (4000, 3000)
 def dogs(folder: Path, image_count: int = IMAGE_COUNT) -> Path:
     """Draw the example data set: `train/`, `valid/` and `test/` of ten breeds."""
     generate(folder, image_count)
+    return folder
+
+
+def many_names(data: Path, folder: Path, train_count: int) -> Path:
+    """`data` with so many names of its train pictures, hard links, as if there were so many of them."""
+    shutil.copytree(data, folder, copy_function=os.link, ignore=lambda path, _: ["train"] if Path(path) == data else [])
+    some = sorted((data / "train").glob("*/*.jpg"))
+    for number in range(train_count):
+        source = some[number % len(some)]
+        target = folder / "train" / source.parent.name / f"{number:06d}.jpg"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.hardlink_to(source)
     return folder
 
 

@@ -6,12 +6,11 @@ Shape suffixes: N pictures, C channels, H/W size, D features.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.metadata import version
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from inference import runtime
@@ -19,10 +18,9 @@ from inference.contract import InputContract
 from training import network
 from training.backbones import folded
 
-Pixels = NDArray[np.uint8]
-"""A picture cut to the model's square: (H, W, C), 0 to 255."""
-Compute = Callable[[Sequence[Pixels]], Tensor]
-"""From pictures to their features f_ND. Several threads may call it at once; each call is one thread's work."""
+Compute = Callable[[Tensor], Tensor]
+"""From pictures cut to the model's square, pixels_NHWC of 0 to 255 in the CPU's memory, to their features f_ND there.
+Several threads may call it at once; each call is one thread's work."""
 
 
 def name(device: torch.device) -> str:
@@ -51,11 +49,12 @@ def by_openvino(
     compiled = core.compile_model(runtime.from_pixels(model, input), "CPU", settings)
     of_thread = threading.local()
 
-    def compute(pixels_HWC: Sequence[Pixels]) -> Tensor:
+    def compute(pixels_NHWC: Tensor) -> Tensor:
         request = getattr(of_thread, "request", None)
         if request is None:
             request = of_thread.request = compiled.create_infer_request()
-        rows_1D = [request.infer({0: pixels[None]}, share_inputs=True)[0].copy() for pixels in pixels_HWC]
+        each_HWC = pixels_NHWC.numpy()
+        rows_1D = [request.infer({0: pixels[None]}, share_inputs=True)[0].copy() for pixels in each_HWC]
         return torch.from_numpy(np.concatenate(rows_1D)).to(dtype)
 
     return compute
@@ -69,11 +68,9 @@ def by_torch(
     mean_C11, std_C11 = (torch.tensor(v, device=device).view(3, 1, 1) for v in (input.mean, input.std))
 
     @torch.inference_mode()
-    def compute(pixels_HWC: Sequence[Pixels]) -> Tensor:
-        pixels_NHWC = torch.from_numpy(np.stack(pixels_HWC))
-        if device.type == "cuda":
-            pixels_NHWC = pixels_NHWC.pin_memory().to(device, non_blocking=True)
-        x_NCHW = (pixels_NHWC.permute(0, 3, 1, 2).to(torch.float32) / 255 - mean_C11) / std_C11
+    def compute(pixels_NHWC: Tensor) -> Tensor:
+        pixels_NCHW = pixels_NHWC.to(device, non_blocking=True).permute(0, 3, 1, 2)
+        x_NCHW = (pixels_NCHW.to(torch.float32) / 255 - mean_C11) / std_C11
         features_ND: Tensor = module(x_NCHW.to(dtype)).cpu()
         return features_ND
 

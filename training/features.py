@@ -15,8 +15,9 @@ import itertools
 import os
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
@@ -26,16 +27,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from inference.contract import InputContract
-from training import checkpoint
+from training import checkpoint, loader
 from training.data import Picture
 from training.distributed import Worker, broadcast_bytes, gather_parts
-from training.engine import Compute, Pixels
+from training.engine import Compute
 from training.reading import BLOCK
 
 MAX_SHARD_BLOCKS = 256
 """Most blocks of one shard, whatever the interval of checkpoints: it is in memory when it is written."""
 
-Read = Callable[[Picture], Pixels]
+Read = Callable[[Picture], NDArray[np.uint8]]
+"""The pixels of a picture cut to the model's square: (H, W, C), 0 to 255."""
 
 
 class Features:
@@ -99,22 +101,17 @@ class Features:
         shard when `interval` more blocks are there, at an interruption, and at the end.
         """
         missing = list(self.missing)
-
-        def of_block(block: int) -> Tensor:
-            return compute([read(self.pictures[i]) for i in self.blocks[block]])
-
         world_size = self.worker.world_size
+        mine = [self.blocks[block] for block in missing[self.worker.rank :: world_size]]
         kept: list[int] = []
-        pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
-        try:
-            ahead: deque[Future[Tensor]] = deque()
-            waiting = iter(missing[self.worker.rank :: world_size])
+        if self.worker.device.type == "cuda":  # not run by this project so far: its machines have no GPU
+            features = by_processes(self.pictures, mine, self.input, compute, threads)
+        else:
+            features = by_threads(self.pictures, mine, read, compute, threads)
+        with closing(features):
             for start in range(0, len(missing), world_size):
                 blocks = missing[start : start + world_size]
-                ahead.extend(
-                    pool.submit(of_block, block) for block in itertools.islice(waiting, 2 * threads - len(ahead))
-                )
-                own = ahead.popleft().result() if self.worker.rank < len(blocks) else None
+                own = next(features) if self.worker.rank < len(blocks) else None
                 parts, stop = self._exchange(own, interrupted())
                 for rank, block in enumerate(blocks):
                     self._put(block, parts[rank][: len(self.blocks[block])])
@@ -128,8 +125,6 @@ class Features:
                 yield self.done, stop
                 if stop:
                     return
-        finally:
-            pool.shutdown(cancel_futures=True)
 
     def rows(self, indices: NDArray[np.int64] | Sequence[int]) -> Tensor:
         """f_ND of these pictures, float32."""
@@ -158,6 +153,35 @@ class Features:
             "features": torch.cat([self.rows_ND[self.blocks[b].start : self.blocks[b].stop] for b in blocks]),
         }
         checkpoint.write(folder / f"features-{blocks[0]:09d}.ckpt", checkpoint.encode(shard))
+
+
+def by_threads(
+    pictures: Sequence[Picture], blocks: Iterable[range], read: Read, compute: Compute, count: int
+) -> Generator[Tensor]:
+    """f_ND of each block in turn, each the work of one thread; the threads end with the generator."""
+
+    def of_block(block: range) -> Tensor:
+        return compute(torch.from_numpy(np.stack([read(pictures[i]) for i in block])))
+
+    pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        waiting, ahead = iter(blocks), deque[Future[Tensor]]()
+        while True:
+            ahead.extend(pool.submit(of_block, block) for block in itertools.islice(waiting, 2 * count - len(ahead)))
+            if not ahead:
+                return
+            yield ahead.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def by_processes(
+    pictures: Sequence[Picture], blocks: Iterable[range], input: InputContract, compute: Compute, count: int
+) -> Generator[Tensor]:
+    """As `by_threads`, where `compute` is a GPU's: processes decode, and this thread does nothing but feed it."""
+    cut = loader.Cut(pictures, input)
+    for pixels_NHWC in loader.by_processes(cut, [list(block) for block in blocks], count):
+        yield compute(pixels_NHWC)
 
 
 def _mapped(folder: Path, rows: int, columns: int, dtype: torch.dtype) -> Tensor:

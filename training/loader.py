@@ -2,7 +2,7 @@
 
 Beside a CPU that trains, threads do it: Pillow and NumPy let go of the interpreter's lock while they decode, scale and
 normalise. Beside a GPU they would wait for that lock, which the thread that feeds the GPU wants all the time: there
-processes do it, and hand over whole batches in memory that the GPU reads by itself (pinned).
+processes do it, for features too, and hand over whole batches in memory that the GPU reads by itself (pinned).
 
 Every draw is keyed by seed, epoch and picture, so nothing depends on who does it.
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from inference.contract import InputContract
 from training import data
 from training.data import Picture
 from training.export import input_contract
@@ -48,6 +50,16 @@ class Decoded(Dataset[NDArray[np.float32]]):
         return data.augmented(self.pictures[index], self.input, (self.seed, epoch, index + 1))
 
 
+class Cut(Dataset[NDArray[np.uint8]]):
+    """Pictures as serving sees them before it normalises them: 0 to 255, (H, W, C)."""
+
+    def __init__(self, pictures: Sequence[Picture], input: InputContract) -> None:
+        self.pictures, self.input = pictures, input
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        return data.pixels(self.pictures[index], self.input)
+
+
 def batches(
     decoded: Decoded, epoch: int | None, wanted: Iterable[Indices], device: torch.device, workers: int
 ) -> Generator[Tensor]:
@@ -69,10 +81,10 @@ def by_threads(decoded: Decoded, wanted: Iterable[list[Key]], count: int) -> Ite
                 yield stack([future.result() for future in ahead.pop(0)])
 
 
-def by_processes(decoded: Decoded, wanted: Iterable[list[Key]], count: int) -> Iterator[Tensor]:
-    """As `by_threads`; the processes end with the iterator, and with this process."""
+def by_processes(pictures: Dataset[NDArray[Any]], wanted: Iterable[list[Any]], count: int) -> Iterator[Tensor]:
+    """As `by_threads`, of any data set; the processes end with the iterator, and with this process."""
     yield from DataLoader(
-        decoded,
+        pictures,
         batch_sampler=list(wanted),
         num_workers=count,
         collate_fn=stack,
@@ -81,6 +93,6 @@ def by_processes(decoded: Decoded, wanted: Iterable[list[Key]], count: int) -> I
     )
 
 
-def stack(pictures_CHW: Sequence[NDArray[np.float32]]) -> Tensor:
-    """x_NCHW; empty for no pictures."""
-    return torch.from_numpy(np.stack(pictures_CHW)) if pictures_CHW else torch.empty(0, 3, 1, 1)
+def stack(pictures: Sequence[NDArray[Any]]) -> Tensor:
+    """One tensor of all of them; empty for no pictures."""
+    return torch.from_numpy(np.stack(pictures)) if pictures else torch.empty(0, 3, 1, 1)

@@ -107,7 +107,9 @@ def run(
 
     # model: meanwhile a child process may still be looking at the files
     if reading is None:
-        reading = Reading(data.find(folders.data), settings, worker.rank, worker.world_size)
+        keeps = worker.device.type == "cpu"  # beside a GPU other processes decode
+        found = data.find(folders.data)
+        reading = Reading(found, settings, worker.rank, worker.world_size, keeps_pixels=keeps)
     found, input = reading.found, export.input_contract(settings)
     model = build(
         settings.backbone, len(found.classes), source=settings.weights, path=folders.weights, seed=settings.seed

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -29,6 +29,7 @@ from benchmarks import (
     loads,
     models,
     orchestration,
+    pictures,
     scaling,
     serving,
     tables,
@@ -37,6 +38,7 @@ from benchmarks import (
 from benchmarks.children import TUNED_ALLOCATOR, ChildFailed, Line, run, running
 from benchmarks.client import Plan, Report
 from benchmarks.record import SCRIPTS, read
+from training.data import scan
 from workflow.cost.scaling import Measured
 
 ROOT = Path(__file__).parents[2]
@@ -54,9 +56,10 @@ def test_time_to_accuracy_is_that_of_the_first_epoch_that_reaches_it() -> None:
 def test_whoever_misses_an_accuracy_has_its_whole_time_and_others_are_better_by_more_than_that() -> None:
     slow = training.outcome([(Line("", 100.0, 190.0), 0.5), (Line("", 200.0, 380.0), 0.86)], 100, 202.0)
     fast = training.outcome([(Line("", 5.0, 9.0), 0.84), (Line("", 10.0, 19.0), 0.96)], 100, 14.0)
-    outcomes = {name: [slow] for name in (training.AS_IS, training.FAIR, training.TORCHVISION)}
-    outcomes |= {training.FEATURES: [fast], training.SMALLER: [fast]}
-    reached, missed = (training.to_target(outcomes, target, 100) for target in (0.85, 0.95))
+    baselines, kelpie = training.recipes(training.WHOLE)
+    outcomes = {recipe.name: [slow] for recipe in baselines} | {recipe.name: [fast] for recipe in kelpie}
+    least = training.Machine(100, 20, 50.0, LIMITS)
+    reached, missed = (training.to_target((*baselines, *kelpie), outcomes, target, least) for target in (0.85, 0.95))
     row = missed.row(training.AS_IS)
     assert (row.values, row.is_bound, row.quality) == ((200.0,), True, "valid 86.0%, the best")
     assert (row.more["epochs"], row.more["CPU s"]) == (2, 380.0)
@@ -71,6 +74,25 @@ def test_accuracy_is_read_from_kelpie_s_log_and_from_a_baseline_s() -> None:
     assert training._accuracy("epoch=1 step=33 valid:loss=0.31 valid:accuracy=0.9267") == 0.9267
     assert training._accuracy('{"epoch": 1, "pictures": 9, "valid_accuracy": 0.5}') == 0.5
     assert training._accuracy("epoch=1 step=5 train:loss=2.2") is None
+
+
+LIMITS = limits.Limits(**{one.name: 100.0 for one in fields(limits.Limits)})
+
+
+def test_a_training_s_limit_is_to_decode_and_to_multiply_as_often_as_the_recipe_must(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    least = training.Machine(100, 20, 50.0, replace(LIMITS, gemm_bf16_gflops_all=200.0))
+    (original, _, torchvision), (features, smaller, finetune) = training.recipes(training.WHOLE)
+    forward, decoding = training.GFLOP_PER_PICTURE / 100, 120 / 50
+    assert least.least_seconds(original, 2) == pytest.approx(2 * (120 * forward + decoding))
+    for whole in (torchvision, finetune):
+        assert least.least_seconds(whole, 1) == pytest.approx((3 * 100 + 20) * forward + decoding)
+    for feature, times in (("", 1.0), ("amx_bf16", 0.5)):
+        monkeypatch.setattr(training.runtime, "cpu_feature", lambda _, feature=feature: feature)
+        assert least.least_seconds(features, 6) == pytest.approx(120 * forward * times + decoding)
+        smaller_forward = forward * (160 / 224) ** 2
+        assert least.least_seconds(smaller, 6) == pytest.approx(120 * smaller_forward * times + decoding)
 
 
 def test_answers_a_second_count_until_the_last_answer() -> None:
@@ -172,8 +194,7 @@ def test_the_tail_is_compared_with_the_best_baseline_s() -> None:
 def test_only_a_precision_with_all_instructions_is_compared_with_the_matrix_product() -> None:
     one = measured(1.0, loads.Slice(25.0, 20.0, 1.0, 0.5, 40.0))
     found = {"Kelpie float32": one, serving.WITHOUT_AMX: one, serving.FAIR: measured(1.0)}
-    gemm = limits.Limits(**{one.name: 100.0 for one in fields(limits.Limits)})
-    table = serving.hardware_table(found, gemm)
+    table = serving.hardware_table(found, LIMITS)
     assert [(row.name, row.limit is None) for row in table.rows] == [
         ("Kelpie float32", False),
         (serving.WITHOUT_AMX, True),
@@ -260,12 +281,27 @@ def test_the_environment_of_a_run_is_recorded() -> None:
 
 
 def test_a_run_has_its_lines_with_their_times_and_its_peak_memory(tmp_path: Path) -> None:
-    program = "import time; print('one', flush=True); x = bytearray(50_000_000); time.sleep(0.4); print('two')"
+    (tmp_path / "file").write_bytes(b"1" * 30_000_000)
+    program = (
+        "import mmap, time; print('one', flush=True); x = b'1' * 50_000_000; file = open('file', 'rb');"
+        "m = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ); sum(m[::4096]); time.sleep(0.4); print('two')"
+    )
     done = run([sys.executable, "-c", program], name="a program", cwd=tmp_path, env={}, timeout_seconds=60)
     one, two = done.child.lines
     assert (one.text, two.text) == ("one", "two")
     assert one.seconds < two.seconds <= done.seconds
-    assert done.peak_rss_bytes > 50_000_000
+    assert done.peak_own_bytes > 50_000_000
+    assert done.peak_rss_bytes > done.peak_own_bytes + 30_000_000
+
+
+def test_many_names_of_few_pictures_are_so_many_pictures_to_train_on(tmp_path: Path) -> None:
+    few = pictures.dogs(tmp_path / "few", 60)
+    many = pictures.many_names(few, tmp_path / "many", 100)
+    found = scan(many)
+    assert len(found.train) == 100
+    assert found.classes == scan(few).classes
+    assert [len(found.valid), len(found.test)] == [len(scan(few).valid), len(scan(few).test)]
+    assert len({path.stat().st_ino for path in (many / "train").glob("*/*")}) == len(scan(few).train)
 
 
 @pytest.mark.parametrize(

@@ -24,15 +24,16 @@ def backbone() -> torch.nn.Module:
 
 
 @pytest.fixture(scope="module")
-def pixels() -> list[engine.Pixels]:
+def pixels() -> torch.Tensor:
     small = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
-    return [np.asarray(Image.fromarray(one).resize((64, 64), Image.Resampling.BILINEAR)) for one in small]
+    large = [np.asarray(Image.fromarray(one).resize((64, 64), Image.Resampling.BILINEAR)) for one in small]
+    return torch.from_numpy(np.stack(large))
 
 
 def test_both_compute_what_the_module_computes_of_normalised_pixels(
-    backbone: torch.nn.Module, pixels: list[engine.Pixels]
+    backbone: torch.nn.Module, pixels: torch.Tensor
 ) -> None:
-    x_NCHW = torch.from_numpy(np.stack([to_tensor(Image.fromarray(one), INPUT) for one in pixels]))
+    x_NCHW = torch.from_numpy(np.stack([to_tensor(one, INPUT) for one in pixels.numpy()]))
     with torch.no_grad():
         expected = backbone(x_NCHW)
     for made in (engine.by_openvino, engine.by_torch):
@@ -42,7 +43,7 @@ def test_both_compute_what_the_module_computes_of_normalised_pixels(
 
 
 @pytest.mark.slow
-def test_in_bfloat16_both_are_as_near_to_float32(backbone: torch.nn.Module, pixels: list[engine.Pixels]) -> None:
+def test_in_bfloat16_both_are_as_near_to_float32(backbone: torch.nn.Module, pixels: torch.Tensor) -> None:
     exact = engine.by_torch(backbone, INPUT, torch.float32, CPU, 1)(pixels)
     for made in (engine.by_openvino, engine.by_torch):
         features_ND = made(backbone, INPUT, torch.bfloat16, CPU, 1)(pixels)
@@ -52,13 +53,13 @@ def test_in_bfloat16_both_are_as_near_to_float32(backbone: torch.nn.Module, pixe
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_picture_gets_the_same_bits_whatever_is_computed_beside_it(
-    backbone: torch.nn.Module, pixels: list[engine.Pixels], dtype: torch.dtype
+    backbone: torch.nn.Module, pixels: torch.Tensor, dtype: torch.dtype
 ) -> None:
     alone = engine.by_openvino(backbone, INPUT, dtype, CPU, 1)
-    expected = torch.cat([alone([one]) for one in pixels])
+    expected = torch.cat([alone(one[None]) for one in pixels])
     several = engine.by_openvino(backbone, INPUT, dtype, CPU, 3)
     with ThreadPoolExecutor(3) as pool:
-        found = list(pool.map(several, [pixels, pixels[::-1]] * 10))
+        found = list(pool.map(several, [pixels, pixels.flip(0)] * 10))
     for forwards, backwards in zip(found[::2], found[1::2], strict=True):
         assert torch.equal(forwards, expected)
         assert torch.equal(backwards, expected.flip(0))

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from inference.contract import InputContract
 from training import data, engine, features
 from training.backbones import build
 from training.data import Picture, scan
 from training.distributed import Worker
-from training.engine import Compute, Pixels
+from training.engine import Compute
 from training.features import Features
 from training.reading import BLOCK
 
+ROOT = Path(__file__).parents[2]
 INPUT = InputContract(32, 36, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 CPU = torch.device("cpu")
 ALONE = Worker("localhost", 0, 1, CPU)
@@ -37,7 +42,7 @@ class Work:
         self.threads: set[int] = set()
         self.guard = threading.Lock()
 
-    def read(self, picture: Picture) -> Pixels:
+    def read(self, picture: Picture) -> NDArray[np.uint8]:
         with self.guard:
             self.decoded[str(picture.path)] += 1
             self.threads.add(torch.get_num_threads())
@@ -46,10 +51,10 @@ class Work:
     def engine(self, dtype: torch.dtype, threads: int) -> Compute:
         compute = engine.of(self.backbone, INPUT, dtype, CPU, threads)
 
-        def counted(pixels_HWC: Sequence[Pixels]) -> torch.Tensor:
+        def counted(pixels_NHWC: torch.Tensor) -> torch.Tensor:
             with self.guard:
-                self.computed.append(len(pixels_HWC))
-            return compute(pixels_HWC)
+                self.computed.append(len(pixels_NHWC))
+            return compute(pixels_NHWC)
 
         return counted
 
@@ -241,6 +246,54 @@ def test_features_are_what_the_classifier_itself_computes(
     with torch.no_grad():
         expected = backbone(x_NCHW)
     assert torch.allclose(found.rows([20]), expected, atol=1e-4)
+
+
+def test_processes_decode_for_a_gpu_and_bring_the_bits_that_threads_do(pictures: Path) -> None:
+    # Processes talk over Unix sockets, which tests may not, so they have a program of their own.
+    code = """
+import sys
+from pathlib import Path
+import torch
+from inference.contract import InputContract
+from training import data, engine, features
+from training.backbones import build
+
+torch.set_num_threads(1)
+some = data.scan(Path(sys.argv[1])).train[:10]
+blocks = [range(0, 4), range(4, 8), range(8, 10)]
+input = InputContract(32, 36, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
+backbone = build("efficientnet_lite0", 3, source="package", path=None, seed=0).backbone
+compute = engine.by_torch(backbone, input, torch.float32, torch.device("cpu"), 2)
+threads = features.by_threads(some, blocks, lambda picture: data.pixels(picture, input), compute, 2)
+processes = features.by_processes(some, blocks, input, compute, 2)
+for one, other in zip(threads, processes, strict=True):
+    print(len(one), torch.equal(one, other), float(one.std()) > 0.01)
+"""
+    argv = [sys.executable, "-c", code, str(pictures)]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout.split() == ["4", "True", "True", "4", "True", "True", "2", "True", "True"], done.stderr
+
+
+def test_a_gpu_gets_blocks_from_processes_and_a_cpu_from_threads(
+    make: Make, work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[str] = []
+
+    def recorded(name: str) -> Callable[..., Generator[torch.Tensor]]:
+        def blocks(_pictures: object, wanted: list[range], *_: object) -> Generator[torch.Tensor]:
+            used.append(name)
+            yield from (torch.zeros(len(block), 1280) for block in wanted)
+
+        return blocks
+
+    for name in ("by_threads", "by_processes"):
+        monkeypatch.setattr(features, name, recorded(name))
+    for device in ("cpu", "cuda"):
+        found = make()
+        found.worker = Worker("localhost", 0, 1, torch.device(device))
+        work.fill(found, tmp_path / device)
+        assert not found.missing
+    assert used == ["by_threads", "by_processes"]
 
 
 def test_nothing_is_left_in_the_scratch_folder(make: Make, tmp_path: Path) -> None:
