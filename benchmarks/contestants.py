@@ -38,7 +38,7 @@ class Contestant:
     only_main: bool = False
     """Under the main load only, for which the server around the handler matters."""
     shares_by_chance: bool = False
-    """Its workers accept connections, and keep them, whichever is first; under gunicorn one may get all or none."""
+    """Whichever of its workers is first takes a connection and keeps it: one may get all of them, or none."""
     runtime_env: Mapping[str, str] = field(default_factory=dict)
     """What its model is loaded with besides, in the server and alone."""
 

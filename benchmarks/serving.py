@@ -74,7 +74,9 @@ def load_table(
     note = (
         "Random ResNet-50 weights: these rows are for speed only. Accuracy and agreement: a trained EfficientNet-Lite0."
     )
-    by_chance = f", or {condition.draws} where workers share connections by chance" if condition.draws > 1 else ""
+    by_chance = (
+        f", or {condition.draws} such loads where workers share connections by chance" if condition.draws > 1 else ""
+    )
     note += f" A round is a load of {condition.seconds:g} s{by_chance}."
     if WITHOUT_AMX in found:
         note += " The instructions of a CPU without AMX are what oneDNN was told to keep to."

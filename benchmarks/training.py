@@ -116,7 +116,7 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Machine:
+class Work:
     """What a training consists of at least, as fast as all cores can do it."""
 
     train_count: int
@@ -135,11 +135,11 @@ class Machine:
         return epochs * (passes * picture_seconds + (self.train_count + self.valid_count) / self.decodes_per_second)
 
 
-def machine(data: Path, measured: limits.Limits, quick: bool) -> Machine:
-    """The machine's part of training on `data`; decoding is measured on one of its pictures."""
+def work_on(data: Path, measured: limits.Limits, quick: bool) -> Work:
+    """The work of training on `data`; decoding is measured on one of its pictures."""
     train, valid = (sorted((data / split).rglob("*.jpg")) for split in ("train", "valid"))
     rate = limits.jpeg_decodes(train[0].read_bytes(), usable_cores(), rounds=1 if quick else limits.ROUNDS)
-    return Machine(len(train), len(valid), rate, measured)
+    return Work(len(train), len(valid), rate, measured)
 
 
 def _accuracy(text: str) -> float | None:
@@ -191,23 +191,23 @@ SMALLER = "Kelpie, features mode, 160 pixels (its default)"
 FINETUNE = "Kelpie, finetune mode, 224 pixels"
 
 
-def to_accuracy(size: Size, data: Path, folder: Path, least: Machine) -> list[Table]:
+def to_accuracy(size: Size, data: Path, folder: Path, work: Work) -> list[Table]:
     """Each really run until the highest target is reached or the epochs end; features mode and fair form in turn."""
     baselines, kelpie = recipes(size)
     (as_is, fair, torchvision), (features, smaller, finetune) = baselines, kelpie
     order = [as_is, torchvision, finetune, *(fair, features, smaller) * size.rounds]
     outcomes: dict[str, list[Outcome]] = {}
     for n, recipe in enumerate(order):
-        outcomes.setdefault(recipe.name, []).append(recipe.run(data, folder / f"run-{n}", least.train_count))
+        outcomes.setdefault(recipe.name, []).append(recipe.run(data, folder / f"run-{n}", work.train_count))
     everybody = (*baselines, *kelpie)
     names = [recipe.name for recipe in everybody]
-    times = [to_target(everybody, outcomes, target, least) for target in size.targets]
+    times = [to_target(everybody, outcomes, target, work) for target in size.targets]
     speed = [
         Row(
             name,
             [o.pictures_per_second for o in outcomes[name]],
             quality=_best(outcomes[name]),
-            limit=least.products.gemm_f32_gflops_all / GFLOP_PER_PICTURE,
+            limit=work.products.gemm_f32_gflops_all / GFLOP_PER_PICTURE,
         )
         for name in names
     ]
@@ -232,26 +232,24 @@ def _best(outcomes: Sequence[Outcome]) -> str:
     return f"valid {statistics.median(o.accuracy for o in outcomes):.1%}"
 
 
-def to_target(
-    recipes: Sequence[Recipe], outcomes: Mapping[str, Sequence[Outcome]], target: float, least: Machine
-) -> Table:
+def to_target(recipes: Sequence[Recipe], outcomes: Mapping[str, Sequence[Outcome]], target: float, work: Work) -> Table:
     """How long each took to this accuracy, from the runs that were made to the highest."""
     note = (
-        f"{least.train_count} drawn dogs to train on, EfficientNet-Lite0 with the same ImageNet weights, from the "
+        f"{work.train_count} drawn dogs to train on, EfficientNet-Lite0 with the same ImageNet weights, from the "
         f"start of the process to the first epoch with a validation accuracy of {target:.0%} or more. Who did not "
         "reach it has the time of all its epochs, and what is compared with that is a bound. The limit is what the "
         "pictures of these epochs, each as often as the recipe needs it, take to decode and to multiply with the "
         "backbone's weights at this machine's speed: the start of Python and PyTorch, and all the rest, is not in it."
     )
-    rows = [_to_target_row(recipe, outcomes[recipe.name], target, least) for recipe in recipes]
-    limit_name = "decoding and the matrix product"
+    rows = [_to_target_row(recipe, outcomes[recipe.name], target, work) for recipe in recipes]
+    limit_name = "the time of decoding and the matrix product alone"
     title = f"Time to {target:.0%} validation accuracy"
     return Table(
         title, "s", "lower", rows, (AS_IS, FAIR, TORCHVISION), limit_name, note=note, headlines=(FEATURES, SMALLER)
     )
 
 
-def _to_target_row(recipe: Recipe, outcomes: Sequence[Outcome], target: float, least: Machine) -> Row:
+def _to_target_row(recipe: Recipe, outcomes: Sequence[Outcome], target: float, work: Work) -> Row:
     epochs = [outcome.epochs_to(target) for outcome in outcomes]
     counts = [count or len(outcome.told) for count, outcome in zip(epochs, outcomes, strict=True)]
     lines = [outcome.told[count - 1][0] for count, outcome in zip(counts, outcomes, strict=True)]
@@ -262,7 +260,7 @@ def _to_target_row(recipe: Recipe, outcomes: Sequence[Outcome], target: float, l
     }
     missed = None in epochs
     quality = _best(outcomes) + (", the best" if missed else "")
-    limit = least.least_seconds(recipe, more["epochs"])
+    limit = work.least_seconds(recipe, more["epochs"])
     seconds = [line.seconds for line in lines]
     return Row(recipe.name, seconds, quality=quality, limit=limit, more=more, is_bound=missed)
 
@@ -301,9 +299,10 @@ def measure(quick: bool, folder: Path) -> list[Table]:
     size = QUICK if quick else WHOLE
     measured = limits.limits(quick)
     counts = (size.images, size.host_images, size.start_images)
-    data, of_hosts, of_start = (pictures.dogs(folder / f"dogs-{count}", count) for count in counts)
+    drawn = {count: pictures.dogs(folder / f"dogs-{count}", count) for count in sorted(set(counts))}
+    data, of_hosts, of_start = (drawn[count] for count in counts)
     return [
-        *to_accuracy(size, data, folder / "accuracy", machine(data, measured, quick)),
+        *to_accuracy(size, data, folder / "accuracy", work_on(data, measured, quick)),
         *two_hosts(size.host_rounds, size.side, of_hosts, of_start, folder / "hosts"),
         memory(size, of_start, folder / "memory"),
         limits.table(measured),

@@ -98,7 +98,8 @@ class Features:
         """Compute what is missing, a block per process and round; all processes call it and share each round's blocks.
 
         Yields after each round how many blocks there are, and whether any process was interrupted. Rank 0 writes a
-        shard when `interval` more blocks are there, at an interruption, and at the end.
+        shard when `interval` more blocks are there, at an interruption, and at the end. Beside a GPU other processes
+        decode, and `read` is not used.
         """
         missing = list(self.missing)
         world_size = self.worker.world_size
@@ -178,10 +179,14 @@ def by_threads(
 def by_processes(
     pictures: Sequence[Picture], blocks: Iterable[range], input: InputContract, compute: Compute, count: int
 ) -> Generator[Tensor]:
-    """As `by_threads`, where `compute` is a GPU's: processes decode, and this thread does nothing but feed it."""
-    cut = loader.Cut(pictures, input)
-    for pixels_NHWC in loader.by_processes(cut, [list(block) for block in blocks], count):
-        yield compute(pixels_NHWC)
+    """As `by_threads`, where `compute` is a GPU's: processes decode, and one thread feeds it, a block ahead."""
+    ahead = deque[Future[Tensor]]()
+    with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as feeder:
+        for pixels_NHWC in loader.by_processes(loader.Cut(pictures, input), map(list, blocks), count):
+            ahead.append(feeder.submit(compute, pixels_NHWC))
+            if len(ahead) > 1:
+                yield ahead.popleft().result()
+        yield from (future.result() for future in ahead)
 
 
 def _mapped(folder: Path, rows: int, columns: int, dtype: torch.dtype) -> Tensor:

@@ -28,8 +28,8 @@ from training.data import Picture
 from training.export import input_contract
 from training.settings import Settings
 
-PROCESS_TIMEOUT_SECONDS = 300
-"""How long a batch may take before the process that decodes it counts as lost."""
+PROCESS_TIMEOUT_SECONDS = 120
+"""How long a batch may take before the process that decodes it counts as lost: less than other hosts wait for it."""
 
 Indices = Sequence[int] | NDArray[np.int64]
 Key = tuple[int | None, int]
@@ -94,5 +94,5 @@ def by_processes(pictures: Dataset[NDArray[Any]], wanted: Iterable[list[Any]], c
 
 
 def stack(pictures: Sequence[NDArray[Any]]) -> Tensor:
-    """One tensor of all of them; empty for no pictures."""
+    """One tensor of all of them; for no pictures an empty x_NCHW."""
     return torch.from_numpy(np.stack(pictures)) if pictures else torch.empty(0, 3, 1, 1)

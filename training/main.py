@@ -107,9 +107,7 @@ def run(
 
     # model: meanwhile a child process may still be looking at the files
     if reading is None:
-        keeps = worker.device.type == "cpu"  # beside a GPU other processes decode
-        found = data.find(folders.data)
-        reading = Reading(found, settings, worker.rank, worker.world_size, keeps_pixels=keeps)
+        reading = Reading(data.find(folders.data), settings, worker.rank, worker.world_size)
     found, input = reading.found, export.input_contract(settings)
     model = build(
         settings.backbone, len(found.classes), source=settings.weights, path=folders.weights, seed=settings.seed
@@ -119,6 +117,8 @@ def run(
 
     # data
     bad = quarantine.bad_files(reading, worker, threads)
+    if worker.device.type == "cuda":
+        reading.release()  # other processes will decode
     pictures = data.split(quarantine.without(found, bad, settings.max_bad_share))
     left_out = [{"picture": found.name(p), "reason": why} for p, why in bad.items()]
     copied = [found.name(p) for p in quarantine.copies(pictures)]

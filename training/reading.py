@@ -48,10 +48,7 @@ class Reading:
     What is known of them is in memory that a child process can share.
     """
 
-    def __init__(
-        self, found: Found, settings: Settings, rank: int, world_size: int, *, keeps_pixels: bool = True
-    ) -> None:
-        """`keeps_pixels` is for a process that will compute features of what it has decoded itself."""
+    def __init__(self, found: Found, settings: Settings, rank: int, world_size: int) -> None:
         self.found, self.rank, self.world_size = found, rank, world_size
         self.files = found.files
         self.own = [i for i in range(len(self.files)) if i // BLOCK % world_size == rank]
@@ -61,7 +58,7 @@ class Reading:
         picture_bytes = 3 * side * side
         last = len(self.files) - len(found.parts.get("test", ()))  # they get no features
         kept = min(sum(i < last for i in self.own), MAX_KEPT_BYTES // picture_bytes)
-        kept = kept if keeps_pixels and settings.trainable == "head" else 0
+        kept = kept if settings.trainable == "head" else 0
         memory = mmap.mmap(-1, kept * picture_bytes + len(self.own) + 1)
         everything = np.frombuffer(memory, np.uint8)
         self.pixels_NHWC = everything[: kept * picture_bytes].reshape(kept, side, side, 3)

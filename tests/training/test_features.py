@@ -248,30 +248,41 @@ def test_features_are_what_the_classifier_itself_computes(
     assert torch.allclose(found.rows([20]), expected, atol=1e-4)
 
 
-def test_processes_decode_for_a_gpu_and_bring_the_bits_that_threads_do(pictures: Path) -> None:
+def test_processes_decode_for_a_gpu_bring_the_bits_that_threads_do_and_end(pictures: Path, tmp_path: Path) -> None:
     # Processes talk over Unix sockets, which tests may not, so they have a program of their own.
     code = """
 import sys
 from pathlib import Path
+import psutil
 import torch
 from inference.contract import InputContract
-from training import data, engine, features
+from training import data, engine
 from training.backbones import build
+from training.distributed import Worker
+from training.features import Features
 
 torch.set_num_threads(1)
-some = data.scan(Path(sys.argv[1])).train[:10]
-blocks = [range(0, 4), range(4, 8), range(8, 10)]
+train = data.scan(Path(sys.argv[1])).train
 input = InputContract(32, 36, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
 backbone = build("efficientnet_lite0", 3, source="package", path=None, seed=0).backbone
 compute = engine.by_torch(backbone, input, torch.float32, torch.device("cpu"), 2)
-threads = features.by_threads(some, blocks, lambda picture: data.pixels(picture, input), compute, 2)
-processes = features.by_processes(some, blocks, input, compute, 2)
-for one, other in zip(threads, processes, strict=True):
-    print(len(one), torch.equal(one, other), float(one.std()) > 0.01)
+
+def computed(device, name, interrupted=lambda: False):
+    worker = Worker("localhost", 0, 1, torch.device(device))
+    folder = Path(sys.argv[2]) / name
+    found = Features("torch", 1280, train, input, worker, scratch=folder, dtype=torch.float32)
+    read = lambda picture: data.pixels(picture, input)
+    for done, stop in found.computed(read, compute, folder, 2, 1, interrupted):
+        yield found, done, stop
+
+*_, (by_threads, done, _) = computed("cpu", "threads")
+*_, (by_processes, also_done, _) = computed("cuda", "processes")
+print(done, also_done, torch.equal(by_threads.rows_ND, by_processes.rows_ND), float(by_threads.rows_ND.std()) > 0.01)
+print([(done, stop) for _, done, stop in computed("cuda", "interrupted", lambda: True)], psutil.Process().children())
 """
-    argv = [sys.executable, "-c", code, str(pictures)]
+    argv = [sys.executable, "-c", code, str(pictures), str(tmp_path)]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
-    assert done.stdout.split() == ["4", "True", "True", "4", "True", "True", "2", "True", "True"], done.stderr
+    assert done.stdout.splitlines() == ["2 2 True True", "[(1, True)] []"], done.stderr
 
 
 def test_a_gpu_gets_blocks_from_processes_and_a_cpu_from_threads(

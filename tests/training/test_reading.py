@@ -134,9 +134,8 @@ def test_memory_for_pixels_is_bounded_and_the_rest_is_decoded_when_it_is_asked_f
     assert decodes[later.path] == 2
 
 
-def test_no_pixels_are_kept_of_test_pictures_nor_where_the_backbone_is_trained_or_others_decode(folder: Path) -> None:
+def test_no_pixels_are_kept_of_test_pictures_nor_where_the_backbone_is_trained(folder: Path) -> None:
     assert len(Reading(find(folder), SETTINGS, 0, 1).pixels_NHWC) == 49 - 12
-    assert len(Reading(find(folder), SETTINGS, 0, 1, keeps_pixels=False).pixels_NHWC) == 0
     assert len(Reading(find(folder), Settings(image_size=32, trainable="all"), 0, 1).pixels_NHWC) == 0
 
 
