@@ -48,7 +48,7 @@ MAIN = "small JPEG, concurrency 8"
 EVENLY = f"{MAIN}, a connection for each request"
 WHOLE = (
     Condition(MAIN, "small", "image/jpeg", 8, 10, draws=8),
-    Condition(EVENLY, "small", "image/jpeg", 8, 10, draws=3, reconnects=True),
+    Condition(EVENLY, "small", "image/jpeg", 8, 10, reconnects=True),
     Condition("small JPEG, concurrency 1", "small", "image/jpeg", 1, 4),
     Condition("small JPEG, concurrency 32", "small", "image/jpeg", 32, 10, draws=3),
     Condition("12-megapixel JPEG, concurrency 8", "large", "image/jpeg", 8, 5, draws=2),

@@ -59,8 +59,8 @@ ENDS_IN_TIME = (
 ORDER = ("random", "half", "truncated", "one", "whole", "random", "renamed", "notice", "random")
 HOST_COUNTS = (1, 2, 4)
 MOMENT_SECONDS = 0.1
-"""At most, from a job's start or first loss to the moment at which it is taken down. A fast machine trains 100 steps in
-that time, and the job must not end before all interruptions have met it."""
+"""At most, from a job's start or first loss to the moment at which it is taken down. With more, a fast machine has
+trained to the end before all interruptions have met it."""
 TRAIN_PER_CLASS, EPOCHS = 60, 50
 FEATURE_STEPS, STEPS = 12, 12 + 1150
 """Of 180 train and 6 valid pictures: blocks of 16, then batches of 8 in each epoch."""
